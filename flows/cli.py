@@ -1,0 +1,224 @@
+"""`acclimate …`: run the pipeline, see where it stands, read its report, use its model."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# Everything heavier is imported by the command that needs it: `acclimate --help` answers at once.
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+registry = typer.Typer(help="The model registry.", no_args_is_help=True)
+app.add_typer(registry, name="registry")
+out = Console()
+
+
+class Engine(StrEnum):
+    dvc = "dvc"
+    prefect = "prefect"
+
+
+Folder = Annotated[Path, typer.Option("--workspace", help="The project's folder.", exists=True, file_okay=False)]
+EngineChoice = Annotated[
+    Engine, typer.Option(help="dvc: with progress bars. prefect: as a flow, with log and artifacts.")
+]
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """What a person can mend ends as one sentence on stderr and exit code 1."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.callback()
+def workspace(folder: Folder = Path()) -> None:
+    """Adapts pretrained image models to a new domain, and shows with evidence whether that helped and for whom."""
+    os.chdir(folder)
+
+
+@app.command()
+def run(engine: EngineChoice = Engine.dvc) -> None:
+    """Runs every stage that is out of date, in order."""
+    from flows.results import register_again
+    from tasks.params import read_params
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that stages end with us
+    with plain_errors():
+        read_params()
+        run_with_dvc() if engine is Engine.dvc else run_with_prefect()
+        show_results()
+        if engine is Engine.dvc and (told := register_again()):
+            typer.echo(f"registry: {told}")
+
+
+def run_with_dvc() -> None:
+    """Nothing. ValueError with the failing stage's reason."""
+    from flows.dvc_process import failure_reason
+    from flows.graph import TARGET
+    from flows.run_lock import run_lock
+    from flows.terminal import run_dvc_here
+    from tasks.core.runtime import acclimate_home
+
+    with run_lock(acclimate_home(), Path.cwd(), tell=lambda message: typer.echo(message, err=True)):
+        exit_code, lines = run_dvc_here("repro", TARGET)
+    if exit_code:
+        raise ValueError(failure_reason(lines, exit_code))
+
+
+def run_with_prefect() -> None:
+    """Nothing. ValueError with the failing stage's reason."""
+    from flows.environment import settle_prefect
+
+    settle_prefect()
+    from flows.adapt import adapt
+
+    final = adapt(return_state=True)
+    if not final.is_completed():
+        raise ValueError(final.message)
+
+
+@app.command()
+def status() -> None:
+    """Shows what would run, who is running, the last results and the registered models."""
+    from flows.run_lock import lock_holder
+    from tasks.core.runtime import acclimate_home
+
+    holder = lock_holder(acclimate_home(), Path.cwd())
+    with plain_errors():
+        out.print(f"run lock: {holder or 'free'}", markup=False, highlight=False)
+        if holder is None:  # DVC answers no question while a stage writes
+            out.print(f"to run: {out_of_date()}", markup=False, highlight=False)
+        show_results()
+        show_registered()
+
+
+def out_of_date() -> str:
+    """Names of the stages that `acclimate run` would start with, or that there are none."""
+    import json
+
+    from flows.dvc_process import dvc_output
+    from flows.graph import stages
+
+    changed = json.loads(dvc_output("status", "--json"))
+    return ", ".join(stage for stage in stages() if stage in changed) or "nothing, all stages are up to date"
+
+
+def show_results() -> None:
+    """Prints verdict, decision, metrics and the report's place, as far as they exist."""
+    from flows.results import REPORT, decision_sentence, metric_rows, read_results
+
+    results = read_results()
+    if results.metrics and (rows := metric_rows(results.metrics)):
+        table = Table(title="Target test images")
+        for column in rows[0]:
+            table.add_column(column, justify="left" if column == "model" else "right")
+        for row in rows:
+            table.add_row(*row.values())
+        out.print(table)
+    told = {
+        "audit": results.audit and f"{results.audit['verdict']}: {results.audit['reason']}",
+        "decision": results.decision and decision_sentence(results.decision),
+        "report": REPORT.exists() and REPORT.absolute(),
+    }
+    for name, text in told.items():
+        out.print(f"{name}: {text or 'none yet'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_registered() -> None:
+    """Prints the bundle behind each alias."""
+    from tasks.params import read_params
+    from tasks.register_model import registered_bundle
+
+    name = read_params().register_model.name
+    for alias in ("challenger", "champion"):
+        try:
+            place = str(registered_bundle(name, alias))
+        except ValueError:
+            place = "none"
+        out.print(f"{alias}: {place}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False) -> None:
+    """Prints the path of the report."""
+    from flows.results import report_path
+
+    with plain_errors():
+        path = report_path()
+    typer.echo(path)
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+@app.command()
+def doctor() -> None:
+    """Checks this machine and workspace; exit code 1 if something must be mended first."""
+    from flows.doctor import examine
+
+    table = Table("check", "found", "verdict", "advice")
+    checks = examine(Path.cwd())
+    for check in checks:
+        table.add_row(check.name, check.found, f"[{check.colour}]{check.verdict}[/]", check.advice)
+    out.print(table)
+    if any(check.verdict == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    alias: Annotated[str, typer.Option(help="Which registered model.")] = "challenger",
+    csv: Annotated[Path | None, typer.Option("--out", help="Write a CSV file instead of a table.")] = None,
+) -> None:
+    """Classifies images with a registered model; exit code 1 if one could not be read."""
+    from tasks.core.bundle import predict_images
+    from tasks.core.files import write_table
+    from tasks.core.runtime import quiet_tools
+    from tasks.params import read_params
+    from tasks.register_model import registered_bundle
+
+    quiet_tools()
+    with plain_errors():
+        params = read_params()
+        bundle = registered_bundle(params.register_model.name, alias)
+        rows = predict_images(bundle, images, device=params.runtime.device, n_threads=params.runtime.n_threads)
+    if csv:
+        write_table(csv, rows)
+    else:
+        table = Table("path", "y_pred", "confidence", "error")
+        for row in rows.to_dict("records"):
+            confidence = "" if row["error"] else f"{row['confidence']:.3f}"
+            table.add_row(str(row["path"]), "" if row["error"] else str(row["y_pred"]), confidence, row["error"])
+        out.print(table)
+    n_unread = int((rows["error"] != "").sum())
+    if n_unread:
+        typer.echo(f"error: {n_unread} of {len(rows)} images could not be read; see the column error", err=True)
+        raise typer.Exit(1)
+
+
+@registry.command()
+def sync() -> None:
+    """Registers the bundle of the last run if the registry does not know it yet."""
+    from tasks.core.runtime import quiet_tools
+    from tasks.params import read_params
+    from tasks.register_model import sync_registry
+
+    quiet_tools()
+    with plain_errors():
+        typer.echo(sync_registry(Path("data/bundle"), read_params().register_model.name))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,130 @@
+"""Charts as SVG text: deterministic bytes, no network, colours that print.
+
+matplotlib is imported inside the functions: core must import on a box that trains but draws nothing.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+CYCLE = ["#0b6e99", "#d1495b", "#3a7d44", "#e1a730", "#6d4c91", "#5f6b6d", "#00a6a6", "#a05c2c"]
+
+
+def _figure(width: float, height: float) -> Any:
+    import matplotlib as mpl
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update({
+        "svg.hashsalt": "acclimate", "svg.fonttype": "none", "font.size": 9,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": cycler(color=CYCLE),
+    })  # fmt: skip
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def selection_chart(candidates: list[dict[str, Any]]) -> str:
+    """P(best) per candidate, and each score with its interval; the null of a distance is a grey tick."""
+    names = [entry["name"] for entry in candidates]
+    scores = list(candidates[0]["scores"])
+    figure = _figure(9.5, 1.2 + 0.3 * len(names) * ((len(scores) + 3) // 3))
+    axes = figure.subplots((len(scores) + 3) // 3, 3, squeeze=False).ravel()
+    rows = np.arange(len(names))[::-1]
+    axes[0].barh(rows, [entry["p_best"] for entry in candidates], color=CYCLE[0])
+    axes[0].set(title="P(best)", xlim=(0, 1))
+    for axis, score in zip(axes[1:], scores, strict=False):
+        entries = [entry["scores"][score] for entry in candidates]
+        value = np.array([e["value"] for e in entries])
+        spread = [value - [e["low"] for e in entries], np.array([e["high"] for e in entries]) - value]
+        axis.errorbar(value, rows, xerr=spread, fmt="o", color=CYCLE[0], capsize=3)
+        if "null" in entries[0]:
+            axis.plot([e["null"] for e in entries], rows, "|", color="#777777", markersize=12)
+        better = (
+            "higher is better" if entries[0]["higher_is_better"] else "lower is nearer; grey: source against source"
+        )
+        axis.set(title=score.replace("_", " "), xlabel=better)
+    for axis in axes[: len(scores) + 1]:
+        axis.set_yticks(rows, names)
+    for axis in axes[len(scores) + 1 :]:
+        axis.set_axis_off()
+    return _svg(figure)
+
+
+def learning_chart(history: pd.DataFrame) -> str:
+    """Training loss by epoch, and validation accuracy where it was measured; phases of a model follow each other."""
+    figure = _figure(9.5, 3.2)
+    loss_axis, accuracy_axis = figure.subplots(1, 2)
+    for number, (name, rows) in enumerate(history.groupby("model", sort=False)):
+        epochs = np.arange(1, len(rows) + 1)
+        colour = CYCLE[number % len(CYCLE)]
+        loss_axis.plot(epochs, pd.to_numeric(rows["loss"]), color=colour, label=str(name).replace("_", " "))
+        accuracy = pd.to_numeric(rows["val_accuracy"]).to_numpy()
+        measured = ~np.isnan(accuracy)
+        accuracy_axis.plot(epochs[measured], accuracy[measured], "o-", markersize=3, color=colour)
+    loss_axis.set(title="training loss", xlabel="epoch")
+    loss_axis.legend(frameon=False, fontsize=8)
+    accuracy_axis.set(title="validation accuracy", xlabel="epoch")
+    return _svg(figure)
+
+
+def comparison_chart(metrics: dict[str, dict[str, Any]]) -> str:
+    """Test accuracy of each model with its interval."""
+    names = list(metrics)[::-1]
+    value = np.array([metrics[name]["accuracy"] for name in names])
+    spread = [
+        value - [metrics[name]["accuracy_low"] for name in names],
+        np.array([metrics[name]["accuracy_high"] for name in names]) - value,
+    ]
+    figure = _figure(6.5, 0.7 + 0.35 * len(names))
+    axis = figure.subplots()
+    axis.errorbar(value, range(len(names)), xerr=spread, fmt="o", color=CYCLE[0], capsize=3)
+    axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axis.set(xlabel="accuracy on the target test images")
+    return _svg(figure)
+
+
+def group_chart(groups: pd.DataFrame, max_gaps: dict[str, float]) -> str:
+    """Gap of each group to all others with its interval, and the limit of its column."""
+    figure = _figure(8, 0.8 + 0.26 * len(groups))
+    axis = figure.subplots()
+    rows = np.arange(len(groups))[::-1]
+    gap = groups["gap"].to_numpy(float)
+    spread = [gap - groups["gap_low"].to_numpy(float), groups["gap_high"].to_numpy(float) - gap]
+    axis.errorbar(gap, rows, xerr=spread, fmt="o", color=CYCLE[0], capsize=3)
+    for row, column in zip(rows, groups["column"], strict=True):
+        if column in max_gaps:
+            axis.plot([-max_gaps[column]] * 2, [row - 0.45, row + 0.45], color=CYCLE[1])
+    axis.axvline(0, color="#999999", linewidth=0.8)
+    axis.set_yticks(
+        rows, [f"{c}: {g} (n = {n})" for c, g, n in groups[["column", "group", "n"]].itertuples(index=False)]
+    )
+    axis.set(xlabel="accuracy of the group minus accuracy of all others; red: the limit")
+    return _svg(figure)
+
+
+def confusion_chart(actual: list[str], predicted: list[str], classes: list[str]) -> str:
+    """Rows: true class; columns: predicted class; numbers are images."""
+    index = {name: number for number, name in enumerate(classes)}
+    table = np.zeros((len(classes), len(classes)), int)
+    for true, guess in zip(actual, predicted, strict=True):
+        table[index[true], index[guess]] += 1
+    side = min(2.2 + 0.32 * len(classes), 9)
+    figure = _figure(side, side)
+    axis = figure.subplots()
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(table), strict=True):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axis.text(column, row, table[row, column], ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xticks(range(len(classes)), classes, rotation=90)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted", ylabel="true")
+    return _svg(figure)

@@ -1,0 +1,55 @@
+"""Decoded images: upright RGB pixels of one file, and a set of files that decodes each one once.
+
+Axes: H height, W width, C colour channels.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+CACHE_BYTES = 2**30  # decoded pixels kept in memory; beyond it the oldest are decoded again
+REFUSED_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+
+
+def open_upright(path: Path) -> Image.Image:
+    """RGB image, turned as its EXIF says, transparency laid over white. ValueError where pixels would be misread."""
+    with Image.open(path) as image:
+        if image.mode in REFUSED_MODES:
+            raise ValueError(f"pixel mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
+        upright = ImageOps.exif_transpose(image)
+        if "A" in upright.getbands() or "transparency" in upright.info:
+            rgba = upright.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, "white")
+            return Image.alpha_composite(white, rgba).convert("RGB")
+        return upright.convert("RGB")
+
+
+def read_square(path: Path, side_px: int) -> np.ndarray:
+    """(side, side, 3) uint8: the short side scaled to `side_px` with antialiasing, then the centre cut out."""
+    image = open_upright(path)
+    if image.size != (side_px, side_px):
+        image = ImageOps.fit(image, (side_px, side_px), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+class ImageFiles:
+    """Files under one root, by relative path; each is decoded once while the cache has room."""
+
+    def __init__(self, root: Path, side_px: int) -> None:
+        self.root = root
+        self.side_px = side_px
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        if path in self._cache:
+            return self._cache[path]
+        pixels = read_square(self.root / path, self.side_px)
+        self._cache[path] = pixels
+        self._bytes += pixels.nbytes
+        while self._bytes > CACHE_BYTES:
+            self._bytes -= self._cache.popitem(last=False)[1].nbytes
+        return pixels

@@ -1,0 +1,117 @@
+"""An image model: a backbone that gives features, and a linear head. Built by name, stored as safetensors.
+
+Axes: N images, C classes, D features, H height, W width.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from tasks.core.files import whole_file
+
+TRUNK_SHARE = 0.8  # a child that holds more of the backbone's parameters than this is looked into for blocks
+
+
+class SmallResNet(nn.Module):
+    """Four residual blocks, 0.3 M parameters: a ResNet that trains in seconds on 32 px images."""
+
+    def __init__(self, n_classes: int, width: int = 16) -> None:
+        super().__init__()
+        sizes = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.layers = nn.Sequential(*(_residual_block(n_in, n_out) for n_in, n_out in pairwise(sizes)))
+        self.fc = nn.Linear(sizes[-1], n_classes)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        maps = self.layers(self.stem(x_NCHW))
+        return self.fc(maps.mean((2, 3)))
+
+
+def _residual_block(n_in: int, n_out: int) -> nn.Module:
+    if n_in == n_out:
+        return BasicBlock(n_in, n_out)
+    shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, 2, bias=False), nn.BatchNorm2d(n_out))
+    return BasicBlock(n_in, n_out, 2, shortcut)
+
+
+class ImageModel(nn.Module):
+    """`features` (N, D) from the backbone, `forward` gives logits (N, C)."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, x_NCHW: Tensor) -> Tensor:
+        return self.backbone(x_NCHW)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.head(self.features(x_NCHW))
+
+
+def network(architecture: str, n_classes: int) -> nn.Module:
+    """An untrained network. `acclimate.small_resnet`, or `torchvision.<name>` for any torchvision classifier."""
+    package, _, name = architecture.partition(".")
+    if architecture == "acclimate.small_resnet":
+        return SmallResNet(n_classes)
+    if package == "torchvision" and name in torchvision.models.list_models(module=torchvision.models):
+        return torchvision.models.get_model(name, weights=None, num_classes=n_classes)
+    raise ValueError(
+        f"architecture {architecture!r} is unknown: allowed are acclimate.small_resnet and torchvision.<classifier>"
+    )
+
+
+def count_parameters(architecture: str, n_classes: int) -> int:
+    """Parameters of the architecture, counted on shapes alone."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in network(architecture, n_classes).parameters())
+
+
+def split_head(net: nn.Module, n_classes: int) -> ImageModel:
+    """The network's last linear layer becomes identity, and a fresh head for `n_classes` stands behind it.
+
+    Seed torch before the call: the head is drawn here.
+    """
+    name, last = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)][-1]
+    parent_name, _, child_name = name.rpartition(".")
+    setattr(net.get_submodule(parent_name), child_name, nn.Identity())
+    return ImageModel(net, nn.Linear(last.in_features, n_classes))
+
+
+def pretrained_head(net: nn.Module) -> nn.Linear:
+    return [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
+
+
+def blocks(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts that hold parameters, from the image upwards: found by size, not by the architecture's name."""
+    total = sum(p.numel() for p in backbone.parameters())
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in backbone.named_children():
+        size = sum(p.numel() for p in child.parameters())
+        if size > TRUNK_SHARE * total and len(list(child.children())) > 1:
+            parts += [(f"{name}.{below}", part) for below, part in blocks(child)]
+        elif size:
+            parts.append((name, child))
+    return parts
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with whole_file(path) as part:
+        save_file(tensors, part)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Strict. ValueError naming the file where its tensors don't fit the module."""
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: the weights do not fit the architecture ({str(error).splitlines()[1].strip()})"
+        ) from None

@@ -1,0 +1,68 @@
+"""Ranking: point scores and bootstrap draws of several candidates → intervals, P(best), ties and a choice.
+
+Axes: B bootstrap draws, M candidates.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of all candidates: value (M,) and draws (B, M), larger is better if `higher_is_better`."""
+
+    name: str
+    value_M: np.ndarray
+    draws_BM: np.ndarray
+    higher_is_better: bool
+    weight: float
+
+    def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """Normal interval from the spread of the draws: refitted scores are biased in a bootstrap sample, spread is not."""
+        half = norm.ppf((1 + confidence) / 2) * self.draws_BM.std(0, ddof=1)
+        return self.value_M - half, self.value_M + half
+
+    def centred_draws(self) -> np.ndarray:
+        """The draws moved so that they scatter around the point value."""
+        return self.draws_BM - self.draws_BM.mean(0) + self.value_M
+
+    def ranks(self, values: np.ndarray) -> np.ndarray:
+        """Rank 1 is best; equal values share their mean rank."""
+        return rankdata(-values if self.higher_is_better else values, axis=-1)
+
+
+def mean_ranks(scores: list[Score]) -> np.ndarray:
+    """(M,) weighted mean over scores of the candidates' ranks."""
+    weights = np.array([score.weight for score in scores])
+    return weights @ np.stack([score.ranks(score.value_M) for score in scores]) / weights.sum()
+
+
+def p_best(scores: list[Score]) -> np.ndarray:
+    """(M,) share of bootstrap draws in which each candidate has the best weighted mean rank; shared firsts are split."""
+    weights = np.array([score.weight for score in scores])
+    ranks_BM = sum(w * s.ranks(s.centred_draws()) for w, s in zip(weights, scores, strict=True))
+    first_BM = np.isclose(ranks_BM, np.min(ranks_BM, axis=1, keepdims=True))
+    return np.asarray((first_BM / first_BM.sum(1, keepdims=True)).mean(0))
+
+
+def choose(
+    p_best_M: np.ndarray, mean_rank_M: np.ndarray, n_parameters_M: np.ndarray, tie_p_best: float
+) -> tuple[int, list[int]]:
+    """The chosen candidate, and all that can't be told apart from the leader (the leader included).
+
+    Among tied candidates the one with the fewest parameters is taken; at equal size the better mean rank decides.
+    """
+    leader = int(np.lexsort((mean_rank_M, -p_best_M))[0])
+    tied = [m for m in range(len(p_best_M)) if m == leader or p_best_M[m] >= tie_p_best]
+    return min(tied, key=lambda m: (n_parameters_M[m], mean_rank_M[m], m)), tied
+
+
+def stratified_resamples(strata_N: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(B, N) row numbers: within each stratum as many as there are, with replacement."""
+    draws = np.empty((n_draws, len(strata_N)), dtype=np.int64)
+    for stratum in np.unique(strata_N):
+        members = np.flatnonzero(strata_N == stratum)
+        draws[:, members] = rng.choice(members, size=(n_draws, len(members)))
+    return draws

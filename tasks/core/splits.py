@@ -1,0 +1,93 @@
+"""Splits of the accepted rows: given ones kept, missing ones drawn by group, labels hidden where they must not be seen."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.core.manifest import draw_splits
+from tasks.core.runtime import address_seed
+
+HELD_OUT = ("val", "guard", "test")
+
+
+@dataclass(frozen=True)
+class SplitShares:
+    """Shares of a domain's images, 0..1; the rest is train."""
+
+    source_val: float
+    target_val: float
+    target_test: float
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """Target labels that may be used: kept per class for training (None = all), and held back for the guard."""
+
+    per_class: int | None
+    n_guard: int
+
+
+def with_splits(rows: pd.DataFrame, shares: SplitShares, budget: LabelBudget, seed: int) -> pd.DataFrame:
+    """The rows with `split` filled: train, val, guard, test or unlabelled (source: train or val).
+
+    Unlabelled images of a held-out group are marked `held_out`: to learn from them would leak the group.
+    """
+    source = rows[rows["domain"] == "source"]
+    target = rows[rows["domain"] == "target"]
+    source = source.assign(split=_filled(source, {"val": shares.source_val}, seed))
+    target = target.assign(split=_filled(target, {"val": shares.target_val, "test": shares.target_test}, seed))
+    target = _without_labels_moved(target)
+    target = _guard_split_off(target, budget.n_guard, seed)
+    target = _labels_limited(target, budget.per_class, seed)
+    return pd.concat([source, target]).sort_index()
+
+
+def hidden_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows as every stage may see them: labels of test, guard and unlabelled target images are taken out."""
+    seen = (rows["domain"] == "source") | rows["split"].isin(("train", "val"))
+    return rows.assign(label=rows["label"].where(seen, ""))
+
+
+def labels_of(rows: pd.DataFrame, split: str) -> pd.DataFrame:
+    wanted = (rows["domain"] == "target") & (rows["split"] == split)
+    return rows.loc[wanted, ["image_id", "label"]].reset_index(drop=True)
+
+
+def _filled(rows: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
+    """Splits of one domain. Nothing given: all shares are drawn. Given without val: val is drawn from train."""
+    given = set(rows["split"]) - {""}
+    if not given:
+        return draw_splits(rows, shares, seed)
+    split = rows["split"].where(rows["split"] != "", "train")
+    if "val" not in given and shares["val"] > 0:
+        train = split == "train"
+        split = split.mask(train, draw_splits(rows[train], {"val": shares["val"]}, seed))
+    return split
+
+
+def _without_labels_moved(target: pd.DataFrame) -> pd.DataFrame:
+    unlabelled = target["label"] == ""
+    split = target["split"].mask(unlabelled & (target["split"] == "train"), "unlabelled")
+    return target.assign(split=split.mask(unlabelled & target["split"].isin(HELD_OUT), "held_out"))
+
+
+def _guard_split_off(target: pd.DataFrame, n_guard: int, seed: int) -> pd.DataFrame:
+    """Whole groups of val become guard, in addressed order, until n_guard labels or half of the groups are taken."""
+    sizes = target[target["split"] == "val"].groupby("group_id").size()
+    order = sorted(sizes.index, key=lambda group: address_seed(seed, "guard", group))
+    chosen: list[str] = []
+    for group in order[: len(order) // 2]:
+        if sizes[chosen].sum() < n_guard:
+            chosen.append(group)
+    taken = (target["split"] == "val") & target["group_id"].isin(chosen)
+    return target.assign(split=target["split"].mask(taken, "guard"))
+
+
+def _labels_limited(target: pd.DataFrame, per_class: int | None, seed: int) -> pd.DataFrame:
+    """Training images beyond `per_class` labels of a class become unlabelled; which ones is drawn by address."""
+    if per_class is None:
+        return target
+    train = target[target["split"] == "train"]
+    order = pd.Series([address_seed(seed, "label", i) for i in train["image_id"]], index=train.index, dtype="uint64")
+    rank = order.groupby(train["label"]).rank(method="first")
+    return target.assign(split=target["split"].mask(rank.reindex(target.index) > per_class, "unlabelled"))

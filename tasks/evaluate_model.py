@@ -1,0 +1,73 @@
+"""evaluate_model: the adopted model and the baselines on the same test images.
+
+reads   data/manifest_valid.csv, data/validation.json, data/test_labels.csv, data/model, the images
+writes  data/predictions.csv, data/metrics.json, data/confusion.csv
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.core.batches import ImageList
+from tasks.core.files import read_json, read_table, write_json, write_table
+from tasks.core.images import ImageFiles
+from tasks.core.manifest import part, read_valid_manifest
+from tasks.core.metrics import model_metrics, paired_gain
+from tasks.core.model import load_weights, network, split_head
+from tasks.core.predictions import ADOPTED, of_model, prediction_rows
+from tasks.core.runtime import address_seed, run_stage, use_machine
+from tasks.core.training import probabilities
+from tasks.params import Params, read_params
+
+MODEL = Path("data/model")
+
+
+def main() -> None:
+    params = read_params()
+    device = use_machine(params.runtime.device, params.runtime.n_threads)
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
+    labels = read_table(Path("data/test_labels.csv"), made_by="validate_data").rename(columns={"label": "y_true"})
+    rows = part(manifest, "target", "test").merge(labels, on="image_id", validate="one_to_one")
+    description = read_json(MODEL / "model.json", made_by="finetune_model")
+    tables = [
+        prediction_rows(name, rows, predict(name, rows, description, params, device), description["classes"])
+        for name in description["models"]
+    ]
+    tables.insert(0, tables[description["models"].index(description["adopted"])].assign(model=ADOPTED))
+    predictions = pd.concat(tables, ignore_index=True)
+    write_table(Path("data/predictions.csv"), predictions)
+    write_json(Path("data/metrics.json"), all_metrics(predictions, params))
+    confusion = of_model(predictions, ADOPTED)[["y_true", "y_pred"]]
+    write_table(Path("data/confusion.csv"), confusion.rename(columns={"y_true": "actual", "y_pred": "predicted"}))
+
+
+def predict(name: str, rows: pd.DataFrame, description: dict[str, Any], params: Params, device: str) -> np.ndarray:
+    """(N, C) probabilities of the plain test images."""
+    n_classes = len(description["classes"])
+    model = split_head(network(description["architecture"], n_classes), n_classes)
+    load_weights(model, MODEL / f"{name}.safetensors")
+    files = ImageFiles(Path(params.build_manifest.root), description["image_px"])
+    scaling = (tuple(description["mean"]), tuple(description["std"]))
+    images = ImageList(files, tuple(rows["image_id"]), tuple(rows["path"]), (-1,) * len(rows), *scaling)
+    return probabilities(model.to(device), images, params.evaluate_model.batch_size, device)
+
+
+def all_metrics(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Per model its metrics; all but source-only also with the paired gain over it."""
+    own = params.evaluate_model
+    metrics = {}
+    for name in predictions["model"].unique():
+        rows = of_model(predictions, name)
+        metrics[name] = model_metrics(rows, own.confidence)
+        if name != "source_only":
+            metrics[name]["gain_over_source_only"] = paired_gain(
+                rows, of_model(predictions, "source_only"),
+                confidence=own.confidence, n_draws=own.n_bootstrap, seed=address_seed(params.seed, "gain", name),
+            )  # fmt: skip
+    return metrics
+
+
+if __name__ == "__main__":
+    run_stage(main)

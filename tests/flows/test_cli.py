@@ -1,0 +1,135 @@
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.dvc_process import dvc_output
+from flows.terminal import COLOUR
+
+PROJECT = Path(__file__).parents[2]
+ACCLIMATE = [sys.executable, "-m", "flows.cli"]
+
+
+@pytest.fixture
+def project(workspace: Path) -> Path:
+    """The toy workspace with valid params."""
+    shutil.copy(PROJECT / "params.yaml", workspace)
+    return workspace
+
+
+def acclimate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    return subprocess.run([*ACCLIMATE, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'prefect', 'mlflow', 'dvc', 'pandas', 'numpy', 'pydantic'}"
+    code = f"import sys, flows.cli; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr.strip() == ""
+    )
+
+
+@pytest.mark.parametrize("arguments", [["run", "--engine", "magic"], ["--workspace", "/nowhere", "run"], ["nonsense"]])
+def test_usage_errors_end_with_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_all_params_problems_are_told_before_anything_runs(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("n_threads: 2", "n_thread: 2").replace("seed: 0", "seed: no"))
+    done = acclimate("run")
+    assert done.returncode == 1
+    for problem in ("runtime.n_thread ", "did you mean 'n_threads'", "seed"):
+        assert problem in done.stderr
+    assert not (project / "a").exists()
+
+
+@pytest.mark.flows
+def test_run_leaves_the_lock_file_of_dvc_repro(toy: Callable[[str], Path]) -> None:
+    plain = toy("plain")
+    dvc_output("repro", "register_model")
+    ours = toy("ours")
+    shutil.copy(PROJECT / "params.yaml", ours)
+    done = acclimate("run")
+    assert done.returncode == 0, done.stderr
+    assert "hello from build" in done.stdout
+    assert (ours / "dvc.lock").read_bytes() == (plain / "dvc.lock").read_bytes()
+
+
+def test_the_reason_of_a_failed_run_comes_last(project: Path) -> None:
+    (project / "measure.py").write_text("import sys\nsys.exit('error: nothing to measure')\n")
+    done = acclimate("run")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: measure_images: nothing to measure"
+
+
+def test_on_a_terminal_stages_see_a_terminal_and_the_reason_still_comes_last(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "measure.py").write_text("import sys\nsys.exit(f'error: terminal {sys.stderr.isatty()}')\n")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    shown: list[bytes] = []
+
+    def read(descriptor: int) -> bytes:
+        shown.append(os.read(descriptor, 4096))
+        return shown[-1]
+
+    assert os.waitstatus_to_exitcode(pty.spawn([*ACCLIMATE, "run"], read)) == 1
+    text = b"".join(shown).decode()
+    assert COLOUR.sub("", text).splitlines()[-1] == "error: measure_images: terminal True"
+    assert "\r\r" not in text
+
+
+def test_the_stage_dies_with_the_command(project: Path) -> None:
+    script = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    (project / "measure.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen([*ACCLIMATE, "run"], env=environment, stderr=subprocess.DEVNULL) as command:
+        end = time.monotonic() + 60
+        while not (project / "pid").exists() or not (project / "pid").read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(30) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((project / "pid").read_text()), 0)
+
+
+def test_a_missing_report_names_its_stage(workspace: Path) -> None:
+    done = CliRunner().invoke(app, ["--workspace", str(workspace), "report"])
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "error: data/audit/report.html is missing: it is made by the stage audit_bias; run `acclimate run`\n"
+    )
+
+
+def test_report_prints_its_path(workspace: Path) -> None:
+    (workspace / "data/audit").mkdir(parents=True)
+    (workspace / "data/audit/report.html").touch()
+    done = CliRunner().invoke(app, ["report"])
+    assert done.stdout == f"{workspace}/data/audit/report.html\n"
+
+
+def test_results_are_shown_as_the_stages_wrote_them(project: Path) -> None:
+    dvc_output("repro", "register_model")
+    (project / "data/audit").mkdir(parents=True)
+    (project / "data/audit/verdict.json").write_text(
+        json.dumps({"verdict": "fail", "reason": "gap of 0.2", "rules": []})
+    )
+    (project / "data/metrics.json").write_text(json.dumps({"scratch": {"n": 9, "accuracy": 0.5, "accuracy_low": None}}))
+    done = acclimate("run")
+    assert done.returncode == 0, done.stderr
+    assert "audit: fail: gap of 0.2" in done.stdout
+    assert "scratch" in done.stdout
+    assert "not measured" in done.stdout
