@@ -94,8 +94,20 @@ def overall(rules: list[dict[str, Any]]) -> tuple[str, str]:
     for verdict in (FAIL, INCONCLUSIVE):
         named = [rule for rule in required if rule["verdict"] == verdict]
         if named:
-            return verdict, "; ".join(f"{rule['name']}: {rule['reason']}" for rule in named)
+            return verdict, "; ".join(f"{rule['name']}: {_short(rule)}" for rule in named)
     return PASS, f"no disparity above the limits was found by {len(required)} required rule(s)"
+
+
+def _short(rule: dict[str, Any]) -> str:
+    """The rule's reason in a few words; all groups stand in the rule itself."""
+    named = [group for group in rule["groups"] if group["verdict"] == rule["verdict"]]
+    if len(rule["groups"]) < 2:
+        return str(rule["reason"])
+    if rule["verdict"] == FAIL:
+        return f"{', '.join(group['group'] for group in named)} beyond the limit of {rule['max_gap']:.3f}"
+    most = max((group["n_more"] for group in named if group["n_more"]), default=None)
+    needed = f"at most about {most} more images of a group would decide" if most else "no number of images would decide"
+    return f"{len(named)} of {len(rule['groups'])} groups are undecided; {needed}"
 
 
 def _judge_group(row: dict[Any, Any], max_gap: float, min_group_size: int) -> dict[str, Any]:

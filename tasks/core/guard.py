@@ -40,7 +40,8 @@ def decide(
         )
     gain = _gain(wins, losses, n, confidence)
     interval = (
-        f"gain {gain.value:+.3f}, {confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f}, n = {n} guard labels"
+        f"gain {gain.value:+.3f}, {confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f}, "
+        f"exactly one of the two right on {discordant} of n = {n} guard labels"
     )
     if gain.low > -margin:
         return GuardDecision(ADOPT, f"better than source-only beyond the interval: {interval}", gain, discordant, 0)

@@ -1,0 +1,30 @@
+"""The shipped parameters as plain values, and a folder of one's own that holds a changed params.yaml."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def shipped() -> dict[str, Any]:
+    """The content of the shipped params.yaml, free to be changed."""
+    content: dict[str, Any] = YAML(typ="safe").load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def go_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Path]:
+    """Goes to an empty folder and writes the given parameters there."""
+
+    def go(content: dict[str, Any]) -> Path:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        YAML(typ="safe").dump(content, tmp_path / "params.yaml")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return go

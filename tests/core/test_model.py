@@ -1,0 +1,152 @@
+"""Models: built by name, split into backbone and head, cut into blocks by size, stored as safetensors."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tasks.core.model import (
+    ImageModel,
+    SmallResNet,
+    blocks,
+    count_parameters,
+    load_weights,
+    network,
+    pretrained_head,
+    save_weights,
+    split_head,
+)
+
+ARCHITECTURES = ("resnet18", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t")
+
+
+def meta_model(architecture: str) -> ImageModel:
+    with torch.device("meta"):
+        return split_head(network(architecture, 5), 7)
+
+
+def n_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", [*(f"torchvision.{a}" for a in ARCHITECTURES), "acclimate.small_resnet"])
+def test_blocks_stand_in_the_order_in_which_an_image_passes_them(name: str) -> None:
+    model = meta_model(name)
+    parts, passed = blocks(model.backbone), []
+    for block_name, block in parts:
+        block.register_forward_hook(lambda *_, block_name=block_name: passed.append(block_name))
+    model.eval()(torch.zeros(2, 3, 224, 224, device="meta"))
+    names = [block_name for block_name, _ in parts]
+    assert passed == names
+    assert len(set(names)) == len(names) >= 4
+    assert all(model.backbone.get_submodule(block_name) is block for block_name, block in parts)
+
+
+@pytest.mark.parametrize("name", [*(f"torchvision.{a}" for a in ARCHITECTURES), "acclimate.small_resnet"])
+def test_blocks_cover_nearly_all_parameters_and_none_twice(name: str) -> None:
+    backbone = meta_model(name).backbone
+    inside = [id(p) for _, block in blocks(backbone) for p in block.parameters()]
+    assert len(inside) == len(set(inside))
+    assert sum(n_parameters(block) for _, block in blocks(backbone)) > 0.99 * n_parameters(backbone)
+
+
+@pytest.mark.parametrize("name", [*(f"torchvision.{a}" for a in ARCHITECTURES), "acclimate.small_resnet"])
+def test_the_last_block_can_learn_something(name: str) -> None:
+    backbone = meta_model(name).backbone
+    assert n_parameters(blocks(backbone)[-1][1]) > 0.01 * n_parameters(backbone)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11"])
+def test_a_trunk_beside_a_large_classifier_is_cut_too(name: str) -> None:
+    assert len(blocks(meta_model(f"torchvision.{name}").backbone)) >= 4
+
+
+@pytest.mark.parametrize("architecture", ["torchvision.resnet18", "torchvision.mobilenet_v2", "acclimate.small_resnet"])
+def test_backbone_and_head_together_give_what_the_network_gave(architecture: str) -> None:
+    torch.manual_seed(0)
+    net = network(architecture, 5).eval()
+    x_NCHW = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = net(x_NCHW)
+        source_head = pretrained_head(net)
+        model = split_head(net, 7).eval()
+        assert torch.equal(source_head(model.features(x_NCHW)), expected)
+        assert model(x_NCHW).shape == (2, 7)
+
+
+def test_the_fresh_head_is_drawn_from_torchs_seed() -> None:
+    def head(seed: int) -> torch.Tensor:
+        net = SmallResNet(5)
+        torch.manual_seed(seed)
+        return split_head(net, 7).head.weight
+
+    assert torch.equal(head(1), head(1))
+    assert not torch.equal(head(1), head(2))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "n_classes", "expected"),
+    # published for ImageNet: torchvision's model tables
+    [("torchvision.resnet18", 1000, 11689512), ("torchvision.mobilenet_v2", 1000, 3504872),
+     ("torchvision.vit_b_16", 1000, 86567656), ("torchvision.swin_t", 1000, 28288354),
+     ("torchvision.regnet_y_400mf", 1000, 4344144)],
+)  # fmt: skip
+def test_parameters_are_counted_without_making_them(architecture: str, n_classes: int, expected: int) -> None:
+    assert count_parameters(architecture, n_classes) == expected
+
+
+def test_the_small_network_is_small() -> None:
+    assert 290_000 < count_parameters("acclimate.small_resnet", 10) < 320_000
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision.resnet_18", "torchvision.fasterrcnn_resnet50_fpn", "timm.x", ""])
+def test_an_unknown_architecture_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown: allowed are acclimate.small_resnet and torchvision.<classifier>"):
+        network(name, 3)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "inception_v3", "googlenet"])
+def test_a_classifier_that_cannot_be_split_is_refused(name: str) -> None:
+    # squeezenet ends in a convolution; the other two give several outputs in training
+    with pytest.raises(ValueError, match=name), torch.device("meta"):
+        split_head(network(f"torchvision.{name}", 5), 7)
+
+
+def test_weights_come_back_byte_for_byte(tmp_path: Path) -> None:
+    first, second = SmallResNet(3, width=4), SmallResNet(3, width=4)
+    first.to(memory_format=torch.channels_last)
+    save_weights(first, tmp_path / "a.safetensors")
+    load_weights(second, tmp_path / "a.safetensors")
+    save_weights(second, tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_half_precision_weights_are_read_as_floats(tmp_path: Path) -> None:
+    net = SmallResNet(3, width=4)
+    half = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
+    load_weights(net, tmp_path / "half.safetensors")
+    assert {t.dtype for t in net.parameters()} == {torch.float32}
+    assert torch.equal(net.fc.weight, half["fc.weight"].float())
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: str) -> None:
+    save_weights(SmallResNet(3, width=4), tmp_path / "w.safetensors")
+    tensors = load_file(tmp_path / "w.safetensors")
+    if change == "missing":
+        del tensors["fc.bias"]
+    else:
+        tensors["extra" if change == "extra" else "fc.bias"] = torch.zeros(9)
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w.safetensors: the weights do not fit the architecture \(.*(fc.bias|extra)"):
+        load_weights(SmallResNet(3, width=4), tmp_path / "w.safetensors")
+
+
+def test_a_file_that_is_no_safetensors_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"w\.safetensors"):
+        load_weights(SmallResNet(3, width=4), tmp_path / "w.safetensors")

@@ -1,0 +1,68 @@
+"""Ranking: ranks, intervals, P(best) and the tie rule, on tables small enough to do by hand."""
+
+import numpy as np
+import pytest
+
+from tasks.core.ranking import Score, choose, mean_ranks, p_best, stratified_resamples
+
+
+def score(values: list[float], draws: list[list[float]], *, higher: bool = True, weight: float = 1.0) -> Score:
+    return Score("s", np.array(values), np.array(draws, dtype=float), higher, weight)
+
+
+def test_larger_is_better_or_smaller_is() -> None:
+    values = np.array([0.2, 0.9, 0.2])
+    assert score([0], [[0]]).ranks(values).tolist() == [2.5, 1, 2.5]
+    assert score([0], [[0]], higher=False).ranks(values).tolist() == [1.5, 3, 1.5]
+
+
+def test_mean_ranks_are_weighted() -> None:
+    # ranks 1 2 3 with weight 3 and 3 2 1 with weight 1
+    scores = [score([3, 2, 1], [[0, 0, 0]], weight=3), score([3, 2, 1], [[0, 0, 0]], higher=False)]
+    assert mean_ranks(scores).tolist() == [1.5, 2.0, 2.5]
+
+
+def test_interval_is_normal_around_the_value_with_the_spread_of_the_draws() -> None:
+    low, high = score([10.0], [[1.0], [2.0], [3.0]]).interval(0.95)  # standard deviation 1, bias -8 ignored
+    assert (low[0], high[0]) == pytest.approx((10 - 1.959964, 10 + 1.959964), abs=1e-6)
+
+
+def test_p_best_counts_centred_draws_and_splits_shared_firsts() -> None:
+    # centred: first candidate 1 ± 1, second 1 ± 0; draws: (0, 1), (1, 1) shared, (2, 1)
+    assert p_best([score([1, 1], [[5, 7], [6, 7], [7, 7]])]).tolist() == [0.5, 0.5]
+    # the value decides where the draws don't scatter, whatever their own mean
+    assert p_best([score([2, 1], [[0, 9], [0, 9]])]).tolist() == [1, 0]
+    assert p_best([score([2, 1], [[0, 9], [0, 9]], higher=False)]).tolist() == [0, 1]
+
+
+def test_p_best_sums_to_one_and_uses_weights() -> None:
+    rng = np.random.default_rng(0)
+    scores = [score([0, 0, 0, 0], rng.normal(size=(50, 4)), weight=w) for w in (1.0, 0.5, 0.0)]
+    assert p_best(scores).sum() == pytest.approx(1)
+    assert p_best(scores[:2]) == pytest.approx(p_best(scores))  # weight 0 says nothing
+
+
+@pytest.mark.parametrize(
+    ("p", "rank", "size", "expected"),
+    [
+        ([0.9, 0.1], [1, 2], [100, 1], (0, [0])),  # clear leader, though larger
+        ([0.6, 0.4], [1, 2], [100, 1], (1, [0, 1])),  # tied: the smaller one
+        ([0.6, 0.4], [1, 2], [5, 5], (0, [0, 1])),  # tied and equally large: the better mean rank
+        ([0.5, 0.5], [2, 1], [5, 5], (1, [0, 1])),
+        ([0.5, 0.5], [1, 1], [5, 5], (0, [0, 1])),  # nothing differs: the first named
+        ([0.15, 0.15, 0.7], [2, 3, 1], [3, 2, 1], (2, [2])),
+        ([0.2, 0.2, 0.2, 0.2, 0.2], [1, 2, 3, 4, 5], [9, 9, 9, 1, 9], (0, [0])),  # nobody reaches the limit but the leader
+    ],
+)
+def test_ties_take_the_smallest_model(p, rank, size, expected) -> None:
+    found = choose(np.array(p), np.array(rank, dtype=float), np.array(size), 0.25)
+    assert found == expected
+
+
+def test_resamples_keep_each_stratum_size_and_members() -> None:
+    strata = np.array([1, 0, 1, 1, 0])
+    draws = stratified_resamples(strata, 200, np.random.default_rng(0))
+    assert draws.shape == (200, 5)
+    assert (strata[draws] == strata).all()
+    assert set(draws[:, 0]) == {0, 2, 3}
+    assert not (np.sort(draws, axis=1) == np.arange(5)).all()  # with replacement
