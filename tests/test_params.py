@@ -57,7 +57,10 @@ def test_values_are_frozen() -> None:
         (("seeed", 1), "seeed is not a known key; did you mean 'seed'?"),
         (("runtime.n_thread", 1), "runtime.n_thread is not a known key; did you mean 'n_threads'?"),
         (("runtime.zzz", 1), "runtime.zzz is not a known key; allowed are device, n_threads"),
-        (("finetune_model.plans.full.0.n_epoch", 3), "plans.full.0.n_epoch is not a known key; did you mean 'n_epochs'?"),
+        (
+            ("finetune_model.plans.full.0.n_epoch", 3),
+            "plans.full.0.n_epoch is not a known key; did you mean 'n_epochs'?",
+        ),
         (("audit_bias.rules.1.max_gapp", 3), "audit_bias.rules.1.max_gapp is not a known key; did you mean 'max_gap'?"),
         (("validate_data.rules.contrast.max", 1), "validate_data.rules.contrast.max is not a known key"),
         (("seed", GONE), "seed is missing; add it (there are no defaults in code)"),
@@ -93,7 +96,10 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
         (("finetune_model.scratch.0.trains", "last_block"), "every phase must train all"),
         (("validate_data.splits.target_val_share", 0.7), "must stay below 1"),
         (("validate_data.rules.readable.severity", "warn"), "an unreadable image can't be used"),
-        (("audit_bias.rules.0.column", "writer"), "column 'writer' is not in build_manifest.audit_columns (block, slant)"),
+        (
+            ("audit_bias.rules.0.column", "writer"),
+            "column 'writer' is not in build_manifest.audit_columns (block, slant)",
+        ),
         (("validate_data.rules.side_px.min", 30000), "side_px"),
     ],
 )
@@ -128,7 +134,9 @@ def test_rules_between_keys_are_told_together_with_other_problems(told: Callable
         assert words in message
 
 
-def test_a_plan_may_be_called_like_a_phase_and_is_still_named(told: Callable[..., str], shipped: dict[str, Any]) -> None:
+def test_a_plan_may_be_called_like_a_phase_and_is_still_named(
+    told: Callable[..., str], shipped: dict[str, Any]
+) -> None:
     plans = shipped["finetune_model"]["plans"]
     plans["all"] = [{**plans["full"][0], "n_epochs": 0}]
     assert "finetune_model.plans.all.0.n_epochs is 0" in told()
@@ -143,7 +151,7 @@ def test_a_number_may_be_written_with_an_exponent(tmp_path: Path, text: str, val
 
 def test_a_key_given_twice_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text() + "\nseed: 1\n")
-    with pytest.raises(ValueError, match="duplicate key.*seed") as caught:
+    with pytest.raises(ValueError, match=r"duplicate key.*seed") as caught:
         read_params(tmp_path / "params.yaml")
     assert "http" not in str(caught.value), "ruamel's advice on its own API is nothing for the person"
 

@@ -30,14 +30,18 @@ def noise(path: str, key: str | None = None, shape: tuple[int, ...] = (12, 12, 3
     seed = list((key or path).encode())
     place = Path("images") / path
     place.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(place, format=Path(path).suffix[1:])
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(
+        place, format=Path(path).suffix[1:]
+    )
     return place
 
 
 def clean_rows(n_source: int = 30, n_target: int = 20) -> list[Row]:
     """Noise of three classes, the target with given splits; every image readable and unlike the others."""
     rows = [(f"ink/{i:02d}.png", "abc"[i % 3], "ink", "", "") for i in range(n_source)]
-    rows += [(f"pen/{i:02d}.png", "abc"[i % 3], "pen", ("train", "test", "val")[i % 3], "") for i in range(n_target)]
+    rows += [
+        (f"pen/{i:02d}.png", "abc"[i % 3], "pen", ("test", "train", "val")[i // 3 % 3], "") for i in range(n_target)
+    ]
     for row in rows:
         noise(row[0])
     return rows
@@ -167,7 +171,9 @@ def test_clean_data_passes_and_hides_its_labels(params: dict[str, Any], go_with:
         assert set(table["image_id"]) == set(of_split["image_id"])
         assert all(labels[paths[i]] == label for i, label in table.itertuples(index=False))
         assert validation["n_target_labels"][split] == len(table) > 0
-    assert manifest.query("domain == 'target' and split == 'train'").groupby("label").size().to_dict() == dict.fromkeys("abc", 1)
+    assert manifest.query("domain == 'target' and split == 'train'").groupby("label").size().to_dict() == dict.fromkeys(
+        "abc", 1
+    )
 
 
 def test_hidden_labels_do_not_come_back_in_the_counts(params: dict[str, Any], go_with: Go) -> None:

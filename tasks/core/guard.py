@@ -28,7 +28,8 @@ def decide(
     """Adopt if the gain's interval lies above -margin, keep if it lies below, else inconclusive.
 
     Only images on which exactly one model is right tell anything. With m of them among n, w of these won, the gain is
-    (m/n)(2 w/m - 1); its interval takes the exact (Clopper-Pearson) interval of w/m, given m: the sign test.
+    (m/n)(2 w/m - 1). Both shares take their exact (Clopper-Pearson) interval, and the worse end of m/n is used: at margin 0
+    this decides as the exact sign test does, and the ends are rather too far apart than too near.
     """
     n = len(adapted_right_N)
     wins = int((adapted_right_N & ~source_right_N).sum())
@@ -69,9 +70,9 @@ def _gain(wins: int, losses: int, n: int, confidence: float) -> Interval:
     discordant = wins + losses
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    if discordant == 0:
-        most = clopper_pearson(0, n, confidence).high  # the two may still differ on this share of images
-        return Interval(0.0, -most, most, n)
-    share = clopper_pearson(wins, discordant, confidence)
-    low, value, high = ((discordant / n) * (2 * p - 1) for p in (share.low, share.value, share.high))
+    share = clopper_pearson(discordant, n, confidence)  # on how many images the two differ in being right
+    won = clopper_pearson(wins, discordant, confidence)  # (0, 1) where they never differ
+    low = (share.low if won.low > 0.5 else share.high) * (2 * won.low - 1)
+    high = (share.high if won.high > 0.5 else share.low) * (2 * won.high - 1)
+    value = (wins - losses) / n
     return Interval(value, low, high, n)

@@ -155,7 +155,8 @@ def test_a_rule_on_the_worst_recall_is_not_judged_by_accuracy() -> None:
     ],
 )
 def test_overall_takes_the_worst_required_rule(rules: list[tuple[str, bool]], expected: str) -> None:
-    judged = [{"name": f"r{k}", "verdict": v, "required": r, "reason": "why"} for k, (v, r) in enumerate(rules)]
+    shared = {"reason": "why", "groups": []}
+    judged = [{"name": f"r{k}", "verdict": v, "required": r, **shared} for k, (v, r) in enumerate(rules)]
     found, reason = overall(judged)
     assert found == expected
     assert reason

@@ -77,7 +77,8 @@ def test_each_image_once_but_no_batch_of_one(n_images: int, batch_size: int, siz
 def test_order_depends_on_its_address_only() -> None:
     np.random.default_rng().random()
     assert shuffled_indices(50, 8, 0, "run", 3) == shuffled_indices(50, 8, 0, "run", 3)
-    found = [shuffled_indices(50, 8, *address) for address in [(0, "run", 3), (0, "run", 4), (1, "run", 3), (0, "r", 3)]]
+    addresses = [(0, "run", 3), (0, "run", 4), (1, "run", 3), (0, "r", 3)]
+    found = [shuffled_indices(50, 8, *address) for address in addresses]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
 
 
@@ -102,11 +103,10 @@ def test_ahead_keeps_the_order_and_works_one_item_ahead() -> None:
 
 
 def test_an_error_in_the_thread_reaches_the_caller_after_the_good_items() -> None:
-    found = []
+    stream = ahead(lambda x: 1 // x, [1, 1, 0, 1])
+    assert [next(stream), next(stream)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
-        for value in ahead(lambda x: 1 // x, [1, 1, 0, 1]):
-            found.append(value)
-    assert found == [1, 1]
+        next(stream)
 
 
 def test_a_stream_that_is_left_early_leaves_no_thread() -> None:

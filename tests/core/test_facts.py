@@ -57,7 +57,12 @@ def test_the_difference_hash_is_that_of_its_definition() -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("text.png", b"no image"), ("empty.jpg", b""), ("gone.png", None), ("header.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 30)],
+    [
+        ("text.png", b"no image"),
+        ("empty.jpg", b""),
+        ("gone.png", None),
+        ("header.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 30),
+    ],
 )
 def test_what_cannot_be_decoded_has_its_error_as_only_fact(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:

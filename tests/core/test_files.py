@@ -24,9 +24,14 @@ from tasks.core.files import (
 def test_an_interrupted_file_leaves_the_old_content_and_no_litter(tmp_path: Path, stop: type[BaseException]) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(stop), whole_file(path) as part:
-        part.write_text("half")
-        raise stop
+
+    def work() -> None:
+        with whole_file(path) as part:
+            part.write_text("half")
+            raise stop
+
+    with pytest.raises(stop):
+        work()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -46,9 +51,14 @@ def test_an_interrupted_folder_leaves_the_old_content_and_no_litter(tmp_path: Pa
     path = tmp_path / "model"
     path.mkdir()
     (path / "a").write_text("old")
-    with pytest.raises(stop), whole_folder(path) as part:
-        (part / "a").write_text("new")
-        raise stop
+
+    def work() -> None:
+        with whole_folder(path) as part:
+            (part / "a").write_text("new")
+            raise stop
+
+    with pytest.raises(stop):
+        work()
     assert (path / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -100,7 +110,9 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [read_json, read_table])
 def test_a_missing_file_names_the_stage_that_makes_it(tmp_path: Path, read: object) -> None:
-    with pytest.raises(FileNotFoundError, match=r"facts.csv is missing.*stage measure_images.*dvc repro measure_images"):
+    with pytest.raises(
+        FileNotFoundError, match=r"facts.csv is missing.*stage measure_images.*dvc repro measure_images"
+    ):
         read(tmp_path / "facts.csv", made_by="measure_images")  # type: ignore[operator]
 
 

@@ -90,7 +90,9 @@ def test_cmyk_is_read_as_colours_of_light(tmp_path: Path) -> None:
     assert max(green, blue) < 15
 
 
-@pytest.mark.parametrize(("dtype", "suffix"), [(np.uint16, "png"), (np.uint16, "tif"), (np.int32, "tif"), (np.float32, "tif")])
+@pytest.mark.parametrize(
+    ("dtype", "suffix"), [(np.uint16, "png"), (np.uint16, "tif"), (np.int32, "tif"), (np.float32, "tif")]
+)
 def test_more_than_8_bits_are_refused(tmp_path: Path, dtype: type, suffix: str) -> None:
     Image.fromarray(np.full((4, 4), 40000, dtype)).save(tmp_path / f"x.{suffix}")
     with pytest.raises(ValueError, match="has more than 8 bits a channel; convert it to 8 bits"):
@@ -103,7 +105,9 @@ def test_big_endian_16_bits_are_refused(tmp_path: Path) -> None:
         open_upright(tmp_path / "x.tif")
 
 
-@pytest.mark.parametrize(("size", "kept"), [((30, 10), "columns"), ((10, 30), "rows"), ((10, 10), "all"), ((90, 30), "columns")])
+@pytest.mark.parametrize(
+    ("size", "kept"), [((30, 10), "columns"), ((10, 30), "rows"), ((10, 10), "all"), ((90, 30), "columns")]
+)
 def test_the_centre_square_is_kept(tmp_path: Path, size: tuple[int, int], kept: str) -> None:
     width, height = size
     pixels = np.zeros((height, width, 3), np.uint8)

@@ -64,7 +64,9 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
         rows_from_table(tmp_path / "none.csv", NAMES)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b'file,class\n"1.png,a\n', b"file,class\n\xff\xfe,a\n", b"a\n1,2\n3,4,5\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b'file,class\n"1.png,a\n', b"file,class\n\xff\xfe,a\n", b"a\n1,2\n3,4,5\n"]
+)
 def test_a_broken_table_is_told_by_its_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "images.csv").write_bytes(content)
     with pytest.raises(ValueError, match=r"images.csv"):
@@ -88,7 +90,9 @@ def test_folders_give_domain_and_class(root: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "jfif", "png", "bmp", "tif", "tiff", "webp", "gif", "ppm", "pgm", "pbm"])
+@pytest.mark.parametrize(
+    "suffix", ["jpg", "JPEG", "jfif", "png", "bmp", "tif", "tiff", "webp", "gif", "ppm", "pgm", "pbm"]
+)
 def test_no_kind_of_image_that_validation_knows_is_passed_over_in_silence(tmp_path: Path, suffix: str) -> None:
     (tmp_path / "ink/a").mkdir(parents=True)
     (tmp_path / f"ink/a/1.{suffix}").touch()
@@ -209,7 +213,9 @@ def test_a_draw_keeps_what_was_drawn_when_a_class_is_added() -> None:
 def test_reading_blocked_data_is_refused_with_the_reasons(tmp_path: Path) -> None:
     write_table(tmp_path / "m.csv", rows_of(("1.png", "source", "train", "a")))
     (tmp_path / "v.json").write_text('{"status": "blocked", "blocked_by": ["class a is empty", "no test"]}')
-    with pytest.raises(ValueError, match=r"the data is blocked: class a is empty; no test; see .*v.json, mend") as caught:
+    with pytest.raises(
+        ValueError, match=r"the data is blocked: class a is empty; no test; see .*v.json, mend"
+    ) as caught:
         read_valid_manifest(tmp_path / "m.csv", tmp_path / "v.json")
     assert "\n" not in str(caught.value)
 
@@ -223,7 +229,10 @@ def test_accepted_data_is_read(tmp_path: Path, status: str) -> None:
 
 def test_classes_and_parts() -> None:
     rows = rows_of(
-        ("1", "source", "train", "b"), ("2", "source", "val", "a"), ("3", "target", "train", "z"), ("4", "target", "test", "")
+        ("1", "source", "train", "b"),
+        ("2", "source", "val", "a"),
+        ("3", "target", "train", "z"),
+        ("4", "target", "test", ""),
     )
     assert classes_of(rows) == ["a", "b"]
     assert list(part(rows, "target", "train", "test")["path"]) == ["3", "4"]

@@ -103,11 +103,12 @@ def test_a_plan_killed_in_any_phase_ends_with_the_same_bytes(
     how = {"settings": SETTINGS, "features": features}
     apart = Job(job.name, job.images, job.validation, turned, tmp_path / "killed")
     whole_history = run_plan(whole, PLAN, job=job, **how)
+    dying = Job(job.name, job.images, job.validation, dying_view, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
-        dying = Job(job.name, job.images, job.validation, dying_view, tmp_path / "killed")
         run_plan(small_model(), PLAN, job=dying, **how)
     assert run_plan(resumed, PLAN, job=apart, **how) == whole_history
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    states = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in states)
 
 
 def test_a_finished_run_is_read_back_with_the_same_bytes(job: Job, features: Features, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_p_best_sums_to_one_and_uses_weights() -> None:
         ([0.5, 0.5], [2, 1], [5, 5], (1, [0, 1])),
         ([0.5, 0.5], [1, 1], [5, 5], (0, [0, 1])),  # nothing differs: the first named
         ([0.15, 0.15, 0.7], [2, 3, 1], [3, 2, 1], (2, [2])),
-        ([0.2, 0.2, 0.2, 0.2, 0.2], [1, 2, 3, 4, 5], [9, 9, 9, 1, 9], (0, [0])),  # nobody reaches the limit but the leader
+        ([0.2, 0.2, 0.2, 0.2, 0.2], [1, 2, 3, 4, 5], [9, 9, 9, 1, 9], (0, [0])),  # only the leader is taken
     ],
 )
 def test_ties_take_the_smallest_model(p, rank, size, expected) -> None:

@@ -143,4 +143,5 @@ def test_a_killed_run_ends_with_the_same_bytes(images: ImageList, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", killed_at)
     resumed = train(tmp_path / "killed", None)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
+    states = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in states)

@@ -47,7 +47,9 @@ def homes(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(kind=kinds)[kinds != "held_out"].groupby(["domain", "group_id"])["kind"].nunique()
 
 
-@pytest.mark.parametrize("given", [("",), ("train", "test"), ("train", "val", "test"), ("", "test"), ("", "train", "val")])
+@pytest.mark.parametrize(
+    "given", [("",), ("train", "test"), ("train", "val", "test"), ("", "test"), ("", "train", "val")]
+)
 def test_no_group_is_in_two_splits(given: tuple[str, ...]) -> None:
     for seed in range(N_TABLES):
         done = with_splits(random_table(seed, given=given), SHARES, LabelBudget(3, 20), seed)
@@ -173,7 +175,10 @@ def test_labels_of_a_split_are_those_of_the_target_alone() -> None:
     done = with_splits(table(40, 100), SHARES, LabelBudget(3, 10), 0)
     for split in ("val", "guard", "test"):
         wanted = done[(done["domain"] == "target") & (done["split"] == split)]
-        assert labels_of(done, split).to_dict("list") == {"image_id": [*wanted["image_id"]], "label": [*wanted["label"]]}
+        assert labels_of(done, split).to_dict("list") == {
+            "image_id": [*wanted["image_id"]],
+            "label": [*wanted["label"]],
+        }
         assert len(wanted) > 0
 
 

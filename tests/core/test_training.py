@@ -123,11 +123,6 @@ def test_a_head_needs_two_classes() -> None:
         fit_head(ImageModel(nn.Identity(), nn.Linear(2, 3)), np.eye(2), np.array([1, 1]), 1.0)
 
 
-def test_unlabelled_images_do_not_teach_the_last_class() -> None:
-    with pytest.raises(ValueError, match="label"):
-        fit_head(ImageModel(nn.Identity(), nn.Linear(2, 3)), np.eye(4)[:, :2], np.array([0, 1, -1, -1]), 1.0)
-
-
 # what learns, at which rate
 
 
@@ -288,7 +283,7 @@ def test_training_learns(images: ImageList, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run(images: ImageList, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="run: the loss is nan in phase all, epoch 0; lower lr in params.yaml"):
+    with pytest.raises(ValueError, match=r"run: the loss is nan in phase all, epoch 0; lower lr in params\.yaml"):
         fit(
             model_with_dropout(), NetPhase("all", 2, 0.01, 1.0, "train"), images, tmp_path,
             loss_of=lambda model, x, _indices: model(x).sum() * float("nan"),

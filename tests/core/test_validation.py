@@ -14,7 +14,13 @@ def rows_of(*rows: dict[str, object]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Manifest and facts; what a row leaves out is measured, unlabelled and unique."""
     manifest, facts = [], []
     for number, row in enumerate(rows):
-        own = {"image_id": f"i{number}", "path": f"{number}.png", "domain": "source", "split": "", "group_id": f"g{number}"}
+        own = {
+            "image_id": f"i{number}",
+            "path": f"{number}.png",
+            "domain": "source",
+            "split": "",
+            "group_id": f"g{number}",
+        }
         manifest.append(own | {"label": ""} | {k: v for k, v in row.items() if k in (*own, "label")})
         measured = {} if row.get("error") else MEASURED | {"pixel_hash": f"h{number}"}
         facts.append({"image_id": f"i{number}"} | measured | {k: v for k, v in row.items() if k in COLUMNS})
@@ -48,7 +54,9 @@ def test_the_first_of_equal_pixels_is_no_copy() -> None:
 def test_labels_and_splits_of_equal_pixels_are_counted() -> None:
     same = {"pixel_hash": "x"}
     rows = checked_columns(
-        *rows_of({**same, "label": "a", "split": "train"}, {**same, "label": "b", "split": "test"}, {**same}, {"label": "a"})
+        *rows_of(
+            {**same, "label": "a", "split": "train"}, {**same, "label": "b", "split": "test"}, {**same}, {"label": "a"}
+        )
     )
     assert list(rows["n_labels_of_pixels"]) == [2, 2, 2, 1]
     assert list(rows["n_splits_of_pixels"][:2]) == [2, 2]

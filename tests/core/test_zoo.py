@@ -79,9 +79,11 @@ def test_a_file_that_is_not_safetensors_is_refused_by_name(candidate: Candidate)
         load_candidate(of_file(candidate, candidate.weights_path), 3, head_seed=0)
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "timm.resnet18", "torchvision.none", "torchvision.", "acclimate.", ""])
+@pytest.mark.parametrize(
+    "name", ["small_resnet", "timm.resnet18", "torchvision.none", "torchvision.", "acclimate.", ""]
+)
 def test_an_unknown_architecture_is_told(candidate: Candidate, name: str) -> None:
-    with pytest.raises(ValueError, match="is unknown: allowed are acclimate.small_resnet and torchvision"):
+    with pytest.raises(ValueError, match=r"is unknown: allowed are acclimate.small_resnet"):
         load_candidate(replace(candidate, architecture=name), 3, head_seed=0)
 
 

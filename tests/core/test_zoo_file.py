@@ -80,7 +80,9 @@ def test_entries_without_a_name_are_told_too(tmp_path: Path) -> None:
         read_zoo(zoo(tmp_path, bare, bare, ENTRY, ENTRY), None)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"models": 3}', '{"models": {"a": 1}}', '{"models": ["a"]}', '{"models": null}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"models": 3}', '{"models": {"a": 1}}', '{"models": ["a"]}', '{"models": null}']
+)
 def test_what_is_no_zoo_is_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "zoo.json").write_text(content)
     with pytest.raises(ValueError, match=r"zoo.json"):
