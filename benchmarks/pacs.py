@@ -24,7 +24,9 @@ def main(source: str, target: str, n_seeds: int) -> None:
             example = ROOT / "docs/examples/pacs_photo_to_art.yaml"
             run = run_pipeline(Path(folder) / "run", example, lambda p, s=seed: use(p, source, target, s))
         for name, values in run["metrics"].items():
-            print(f"{name:12s} {values['accuracy']:.3f} ({values['accuracy_low']:.3f} to {values['accuracy_high']:.3f})")
+            print(
+                f"{name:12s} {values['accuracy']:.3f} ({values['accuracy_low']:.3f} to {values['accuracy_high']:.3f})"
+            )
         print(run["selection"]["reason"], "|", run["decision"]["guard"]["reason"], "|", run["seconds"], flush=True)
         runs.append(run)
     path = ROOT / f"benchmarks/results/pacs_{source}_{target}.json"

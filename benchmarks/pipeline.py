@@ -41,7 +41,9 @@ def run_pipeline(folder: Path, params_file: Path, change: Callable[[dict[str, An
         subprocess.run([sys.executable, "-m", f"tasks.{stage}"], cwd=folder, env=environment, check=True)
         seconds[stage] = round(time.perf_counter() - start, 1)
     found = {"metrics": "metrics.json", "selection": "selection.json", "decision": "model/decision.json"}
-    return {name: json.loads((folder / "data" / path).read_text()) for name, path in found.items()} | {"seconds": seconds}
+    return {name: json.loads((folder / "data" / path).read_text()) for name, path in found.items()} | {
+        "seconds": seconds
+    }
 
 
 def machine() -> dict[str, Any]:

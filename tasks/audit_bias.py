@@ -1,7 +1,7 @@
 """audit_bias: for whom is the adopted model worse, since when, and the page that says so.
 
-reads   data/predictions.csv and what the page shows: data/metrics.json, data/selection.json, data/validation.json,
-        data/model/decision.json, data/history.csv, data/augmentation
+reads   data/predictions.csv and what the page shows: data/manifest.csv, data/manifest_valid.csv, data/validation.json,
+        data/selection.json, data/model/decision.json, data/history.csv, data/metrics.json, data/augmentation
 writes  data/audit (verdict.json, by_group.csv, report.html)
 
 A failed audit is a result, not an error.
@@ -42,7 +42,7 @@ LINEAGE_FILES = {
 def main() -> None:
     params = read_params()
     own = params.audit_bias
-    settings = AuditSettings(own.confidence, own.n_bootstrap, own.min_group_size, params.seed)
+    settings = AuditSettings(own.confidence, own.min_group_size)
     predictions = read_predictions(Path("data/predictions.csv"))
     adopted, source_only = of_model(predictions, ADOPTED), of_model(predictions, "source_only")
     tables = {name: by_group(adopted, source_only, name, settings) for name in params.build_manifest.audit_columns}

@@ -8,6 +8,7 @@ fly and is never baked. Each view is seeded by its address: albumentations' own 
 workers, and repeat over epochs.
 """
 
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def resolve_policy(transforms: list[Transform]) -> dict[str, Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # albumentations only warns of an unknown argument
                 built.append(kind(p=transform.p, **_tuples(transform.arguments)))
-        except (ValueError, TypeError, UserWarning) as error:
+        except (ValueError, TypeError, NotImplementedError, UserWarning) as error:
             problems.append(f"{where}: {' '.join(str(error).split())}")
     if problems:
         raise ValueError("; ".join(problems))
@@ -74,8 +75,15 @@ def make_view(policy: dict[str, Any], seed: int) -> View:
     compose: Any = A.from_dict(policy)
 
     def view(image_HWC: np.ndarray, image_id: str, epoch: int) -> np.ndarray:
-        compose.set_random_seed(address_seed(seed, "augment", image_id, epoch) % 2**32)
+        address = address_seed(seed, "augment", image_id, epoch)
+        # one stream for all transforms: set_random_seed gives each its own, equal one, and they all draw the same numbers
+        compose.set_random_state(np.random.default_rng(address), random.Random(address))
         seen: np.ndarray = compose(image=image_HWC)["image"]
+        if seen.shape != image_HWC.shape or seen.dtype != image_HWC.dtype:
+            raise ValueError(
+                f"augment_images.transforms turn an image of shape {image_HWC.shape} and type {image_HWC.dtype} into "
+                f"{seen.shape} and {seen.dtype}; a policy must keep both: take the transform out or set its size"
+            )
         return seen
 
     return view

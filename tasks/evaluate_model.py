@@ -14,10 +14,10 @@ from tasks.core.batches import ImageList
 from tasks.core.files import read_json, read_table, write_json, write_table
 from tasks.core.images import ImageFiles
 from tasks.core.manifest import part, read_valid_manifest
-from tasks.core.metrics import model_metrics, paired_gain
+from tasks.core.metrics import gain_over, model_metrics
 from tasks.core.model import load_weights, network, split_head
 from tasks.core.predictions import ADOPTED, of_model, prediction_rows
-from tasks.core.runtime import address_seed, run_stage, use_machine
+from tasks.core.runtime import run_stage, use_machine
 from tasks.core.training import probabilities
 from tasks.params import Params, read_params
 
@@ -62,10 +62,8 @@ def all_metrics(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:
         rows = of_model(predictions, name)
         metrics[name] = model_metrics(rows, own.confidence)
         if name != "source_only":
-            metrics[name]["gain_over_source_only"] = paired_gain(
-                rows, of_model(predictions, "source_only"),
-                confidence=own.confidence, n_draws=own.n_bootstrap, seed=address_seed(params.seed, "gain", name),
-            )  # fmt: skip
+            source_only = of_model(predictions, "source_only")
+            metrics[name]["gain_over_source_only"] = gain_over(rows, source_only, own.confidence)
     return metrics
 
 

@@ -190,10 +190,8 @@ def decisions(shop: Workshop, runs: dict[str, Trained], not_run: dict[str, str])
     decision: dict[str, Any] = {"not_run": not_run, "n_val_labels": len(val)}
     methods = {}
     if FINETUNED not in not_run:
-        plan, entries, why = choose_plan(
-            {name: right[f"plan_{name}"] for name in own.plans}, own.default_plan,
-            confidence=own.guard.confidence, n_bootstrap=own.n_bootstrap, seed=shop.params.seed,
-        )  # fmt: skip
+        by_plan = {name: right[f"plan_{name}"] for name in own.plans}
+        plan, entries, why = choose_plan(by_plan, own.default_plan, own.guard.confidence)
         decision["plan"] = {"chosen": plan, "reason": why, "plans": entries}
         runs[FINETUNED] = runs[f"plan_{plan}"]
         methods[FINETUNED] = right[f"plan_{plan}"]

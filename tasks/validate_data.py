@@ -15,7 +15,7 @@ from tasks.core.facts import read_facts
 from tasks.core.files import write_json, write_table
 from tasks.core.manifest import classes_of, read_manifest
 from tasks.core.runtime import run_stage
-from tasks.core.splits import LabelBudget, SplitShares, hidden_labels, labels_of, with_splits
+from tasks.core.splits import LabelBudget, SplitShares, hidden_labels, joined_groups, labels_of, with_splits
 from tasks.core.validation import checked_columns, count_problems, counts, finding, rejected_rows
 from tasks.params import Rules, ValidateData, read_params
 
@@ -27,6 +27,7 @@ def main() -> None:
     rows = checked_columns(manifest, read_facts(Path("data/facts.csv")))
     findings = check_rules(rows, settings.rules, classes_of(rows))
     rejected = rejected_rows(rows, findings)
+    rows["group_id"] = joined_groups(rows["group_id"], rows["pixel_hash"])
     accepted = rows.loc[~rows["image_id"].isin(rejected["image_id"]), list(manifest.columns)]
     accepted = split_rows(accepted, settings, params.seed)
     held_out = accepted[accepted["split"] == "held_out"]
@@ -34,7 +35,7 @@ def main() -> None:
     reason = "unlabelled image of a group that is held out for validation or test"
     rejected = pd.concat([rejected, held_out[["image_id", "path"]].assign(reasons=reason)])
 
-    write_json(Path("data/validation.json"), summary(findings, accepted, len(rejected) - len(held_out), settings))
+    write_json(Path("data/validation.json"), summary(findings, accepted, classes_of(rows), settings))
     write_table(Path("data/rejected.csv"), rejected)
     write_table(Path("data/manifest_valid.csv"), hidden_labels(accepted))
     write_table(Path("data/test_labels.csv"), labels_of(accepted, "test"))
@@ -51,7 +52,7 @@ def split_rows(accepted: pd.DataFrame, settings: ValidateData, seed: int) -> pd.
 
 
 def summary(
-    findings: list[dict[str, Any]], accepted: pd.DataFrame, n_rejected: int, settings: ValidateData
+    findings: list[dict[str, Any]], accepted: pd.DataFrame, classes: list[str], settings: ValidateData
 ) -> dict[str, Any]:
     blocked_by = [
         f"rule {found['rule']} fails for {found['n_failed']} image(s), the first: {found['images'][0]['path']}"
@@ -59,22 +60,23 @@ def summary(
         if found["severity"] == "block" and found["n_failed"]
     ]
     n_all = max(findings[0]["n_checked"], 1)
+    n_rejected = len({image["image_id"] for f in findings if f["severity"] == "drop" for image in f["images"]})
     if n_rejected > settings.max_rejected_share * n_all:
         blocked_by.append(
             f"{n_rejected} of {n_all} images are rejected, more than the allowed share {settings.max_rejected_share}"
         )
-    blocked_by += count_problems(accepted, settings.min_source_per_class)
+    blocked_by += count_problems(accepted, classes, settings.min_source_per_class)
     target = accepted[accepted["domain"] == "target"]
     return {
         "status": "blocked" if blocked_by else "warn" if any(f["n_failed"] for f in findings) else "pass",
         "blocked_by": blocked_by,
         "n_images": n_all,
         "n_rejected": n_rejected,
-        "classes": classes_of(accepted),
+        "classes": classes,
         "n_target_labels": {name: int((target["split"] == name).sum()) for name in ("train", "val", "guard", "test")},
         "n_target_unlabelled": int((target["split"] == "unlabelled").sum()),
         "rules": findings,
-        "counts": counts(accepted),
+        "counts": counts(hidden_labels(accepted)),
     }
 
 

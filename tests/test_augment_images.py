@@ -145,11 +145,17 @@ def test_a_base_class_is_no_transform(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"), [("Normalize", {}), ("ToFloat", {}), ("RandomCrop", {"height": 16, "width": 16})]
+    ("name", "arguments", "made"),
+    [
+        ("Normalize", {}, r"\(32, 32, 3\) and float32"),
+        ("ToFloat", {}, r"\(32, 32, 3\) and float32"),
+        ("RandomCrop", {"height": 16, "width": 16}, r"\(16, 16, 3\) and uint8"),
+    ],
 )
-def test_a_policy_that_changes_shape_or_type_is_refused(name: str, arguments: dict) -> None:
+def test_a_policy_that_changes_shape_or_type_is_refused(name: str, arguments: dict, made: str) -> None:
     # a view has the image's shape and is scaled by the network's own mean and deviation afterwards
-    with pytest.raises(ValueError, match=name):
+    expected = rf"augment_images.transforms turn an image of shape \(32, 32, 3\) and type uint8 into {made}"
+    with pytest.raises(ValueError, match=expected):
         make_view(resolve_policy([transform(name, **arguments)]), 0)(IMAGE, "id", 0)
 
 

@@ -78,10 +78,12 @@ def imported_files(source: str, root: Path) -> set[str]:
     waiting = [source]
     while waiting:
         for name in _imported_names(ast.parse(waiting.pop())):
-            path = Path(*name.split(".")).with_suffix(".py")
-            if (root / path).is_file() and str(path) not in found:
-                found.add(str(path))
-                waiting.append((root / path).read_text())
+            module = Path(*name.split("."))
+            for path in (module.with_suffix(".py"), module / "__init__.py"):
+                is_marker = path.name == "__init__.py" and path.parent.name in ("tasks", "core", "flows")
+                if (root / path).is_file() and str(path) not in found and not is_marker:
+                    found.add(str(path))
+                    waiting.append((root / path).read_text())
     return found
 
 

@@ -1,6 +1,6 @@
 """The real pipeline on a small sample: same bytes by either driver, after kills, and only what changed runs again.
 
-    .venv/bin/python -m pytest -m pipeline tests/test_pipeline.py
+.venv/bin/python -m pytest -m pipeline tests/test_pipeline.py
 """
 
 import json
@@ -174,7 +174,8 @@ def test_the_registered_model_predicts_images(reference: Path, environment: dict
     )
     assert "1 of 4 images could not be read" in told
     header, *rows = (reference / "out.csv").read_text().splitlines()
-    assert header.startswith("path,y_pred,confidence,p_0,") and len(rows) == 4
+    assert header.startswith("path,y_pred,confidence,p_0,")
+    assert len(rows) == 4
 
 
 def test_no_stage_sees_what_it_must_not(reference: Path) -> None:

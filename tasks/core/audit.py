@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.core.intervals import Interval, newcombe, paired_bootstrap, wilson
+from tasks.core.intervals import Interval, newcombe, paired_gain, wilson
 from tasks.core.predictions import right
-from tasks.core.runtime import address_seed
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 NOT_KNOWN = "(not known)"
@@ -29,14 +28,12 @@ class AuditRule:
 @dataclass(frozen=True)
 class AuditSettings:
     confidence: float
-    n_bootstrap: int
     min_group_size: int
-    seed: int
 
 
 def groups_of(rows: pd.DataFrame, column: str) -> pd.Series:
     """Each image's group; a missing attribute is a visible group of its own."""
-    values = rows[f"audit_{column}"]
+    values = rows[f"audit_{column}"].fillna("")
     return values.where(values != "", NOT_KNOWN)
 
 
@@ -52,10 +49,7 @@ def by_group(adopted: pd.DataFrame, source_only: pd.DataFrame, column: str, sett
     table = []
     for name in sorted(sizes.index):
         inside = (groups == name).to_numpy()
-        change = paired_bootstrap(
-            is_right[inside], right(source_only)[inside], confidence=settings.confidence,
-            n_draws=settings.n_bootstrap, seed=address_seed(settings.seed, "change", column, name),
-        )  # fmt: skip
+        change = paired_gain(is_right[inside], right(source_only)[inside], settings.confidence)
         own = _share(is_right[inside], settings.confidence)
         gap = newcombe(_share(is_right[inside], family_confidence), _share(is_right[~inside], family_confidence))
         table.append({
@@ -69,14 +63,12 @@ def by_group(adopted: pd.DataFrame, source_only: pd.DataFrame, column: str, sett
 
 def judge(rule: AuditRule, table: pd.DataFrame, settings: AuditSettings) -> dict[str, Any]:
     """pass: every gap's interval stays inside the limit; fail: one lies wholly beyond it; else inconclusive."""
-    findings = [_judge_group(row, rule.max_gap, settings.min_group_size) for row in table.to_dict("records")]
-    verdicts = {finding["verdict"] for finding in findings}
     if len(table) < 2:
-        verdict, why = (
-            INCONCLUSIVE,
-            f"column {rule.column} holds {len(table)} group(s); at least two are needed to compare",
-        )
+        findings, verdict = [], INCONCLUSIVE
+        why = f"column {rule.column} holds {len(table)} group(s); at least two are needed to compare"
     else:
+        findings = [_judge_group(row, rule.max_gap, settings.min_group_size) for row in table.to_dict("records")]
+        verdicts = {finding["verdict"] for finding in findings}
         verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
         why = "; ".join(f["reason"] for f in findings if f["verdict"] == verdict and verdict != PASS)
         why = why or f"no group of {rule.column} is more than {rule.max_gap:.3f} below the others"

@@ -4,13 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.intervals import paired_bootstrap
-from tasks.core.runtime import address_seed
+from tasks.core.intervals import paired_gain
 
 
-def choose_plan(
-    right: dict[str, np.ndarray], default: str, *, confidence: float, n_bootstrap: int, seed: int
-) -> tuple[str, list[dict[str, Any]], str]:
+def choose_plan(right: dict[str, np.ndarray], default: str, confidence: float) -> tuple[str, list[dict[str, Any]], str]:
     """The plan, each plan's accuracy and paired difference to the default, and the reason in words.
 
     A plan whose interval of the difference covers 0 is tied with the default, and then the default is taken.
@@ -18,9 +15,7 @@ def choose_plan(
     """
     entries, better = [], []
     for name, right_N in right.items():
-        gap = paired_bootstrap(
-            right_N, right[default], confidence=confidence, n_draws=n_bootstrap, seed=address_seed(seed, "plan", name)
-        )
+        gap = paired_gain(right_N, right[default], confidence)
         entries.append({
             "plan": name, "val_accuracy": float(right_N.mean()) if len(right_N) else None, "n": len(right_N),
             "minus_default": gap.value, "low": gap.low, "high": gap.high,

@@ -32,7 +32,8 @@ def measure_image(path: Path) -> dict[str, object]:
                 "height_px": image.height,
                 "mode": image.mode,
                 "format": (image.format or "").lower(),
-                "n_frames": getattr(image, "n_frames", 1),
+                # a second frame of an MPO file is the camera's own preview or depth, not another picture
+                "n_frames": 1 if image.format == "MPO" else getattr(image, "n_frames", 1),
                 "exif_orientation": image.getexif().get(EXIF_ORIENTATION, 1),
             }
         return {**stored, **measure_pixels(np.asarray(open_upright(path))), "error": ""}

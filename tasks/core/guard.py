@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from tasks.core.intervals import Interval, clopper_pearson
+from tasks.core.intervals import Interval, paired_gain
 
 ADOPT, KEEP, INCONCLUSIVE = "adopt", "keep", "inconclusive"
 
@@ -27,27 +27,21 @@ def decide(
 ) -> GuardDecision:
     """Adopt if the gain's interval lies above -margin, keep if it lies below, else inconclusive.
 
-    Only images on which exactly one model is right tell anything. With m of them among n, w of these won, the gain is
-    (m/n)(2 w/m - 1). Both shares take their exact (Clopper-Pearson) interval, and the worse end of m/n is used: at margin 0
-    this decides as the exact sign test does, and the ends are rather too far apart than too near.
+    The interval is `intervals.paired_gain`'s: at margin 0 this decides as the exact sign test does.
     """
-    n = len(adapted_right_N)
-    wins = int((adapted_right_N & ~source_right_N).sum())
-    losses = int((~adapted_right_N & source_right_N).sum())
-    discordant = wins + losses
+    n, gain = len(adapted_right_N), paired_gain(adapted_right_N, source_right_N, confidence)
+    discordant = int((adapted_right_N != source_right_N).sum())
     if n == 0:
-        return GuardDecision(
-            INCONCLUSIVE, "there are no guard labels, so nothing proves a gain", _gain(0, 0, 0, confidence), 0, None
-        )
-    gain = _gain(wins, losses, n, confidence)
+        return GuardDecision(INCONCLUSIVE, "there are no guard labels, so nothing proves a gain", gain, 0, None)
     interval = (
         f"gain {gain.value:+.3f}, {confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f}, "
         f"exactly one of the two right on {discordant} of n = {n} guard labels"
     )
+    than = "source-only" if margin == 0 else f"source-only {-margin:+.3f}"
     if gain.low > -margin:
-        return GuardDecision(ADOPT, f"better than source-only beyond the interval: {interval}", gain, discordant, 0)
+        return GuardDecision(ADOPT, f"better than {than} beyond the interval: {interval}", gain, discordant, 0)
     if gain.high < -margin:
-        return GuardDecision(KEEP, f"worse than source-only beyond the interval: {interval}", gain, discordant, 0)
+        return GuardDecision(KEEP, f"worse than {than} beyond the interval: {interval}", gain, discordant, 0)
     more = labels_needed(gain.value + margin, discordant / n, n, confidence)
     advice = (
         f"about {more} more labels would decide"
@@ -64,15 +58,3 @@ def labels_needed(gain: float, discordant_share: float, n: int, confidence: floa
     z = float(norm.ppf((1 + confidence) / 2))
     variance = discordant_share - min(gain**2, discordant_share)
     return max(math.ceil(z * z * variance / gain**2) - n, 1)
-
-
-def _gain(wins: int, losses: int, n: int, confidence: float) -> Interval:
-    discordant = wins + losses
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    share = clopper_pearson(discordant, n, confidence)  # on how many images the two differ in being right
-    won = clopper_pearson(wins, discordant, confidence)  # (0, 1) where they never differ
-    low = (share.low if won.low > 0.5 else share.high) * (2 * won.low - 1)
-    high = (share.high if won.high > 0.5 else share.low) * (2 * won.high - 1)
-    value = (wins - losses) / n
-    return Interval(value, low, high, n)

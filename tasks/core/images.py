@@ -11,7 +11,10 @@ from PIL import Image, ImageOps
 
 CACHE_BYTES = 2**30  # decoded pixels kept in memory; beyond it the oldest are decoded again
 REFUSED_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib",
+    ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
 
 
 def open_upright(path: Path) -> Image.Image:

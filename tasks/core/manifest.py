@@ -3,9 +3,11 @@
 `image_id` names the place (hash of the relative path), `content_id` the bytes (hash of the file).
 """
 
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tasks.core.files import file_sha256, read_json, read_table, text_sha256
@@ -36,7 +38,14 @@ def rows_from_table(table_path: Path, names: ColumnNames) -> pd.DataFrame:
         raise ValueError(
             f"build_manifest.table {table_path} is not a file; name a CSV file, or the root itself to read its folders"
         )
-    given = pd.read_csv(table_path, dtype=str, keep_default_na=False)
+    try:
+        given = pd.read_csv(table_path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{table_path} is not a whole CSV table in UTF-8 ({' '.join(str(error).split())})") from None
+    short = given.isna().any(axis=1)
+    if short.any():
+        line = int(np.flatnonzero(short)[0]) + 2
+        raise ValueError(f"{table_path}: line {line} has fewer fields than the header; mend the table")
     wanted = [names.path, names.label, names.domain, names.split, names.group, *names.audit]
     missing = [name for name in wanted if name is not None and name not in given.columns]
     if missing:
@@ -53,6 +62,7 @@ def rows_from_table(table_path: Path, names: ColumnNames) -> pd.DataFrame:
         "group_id": names.group,
     }
     rows = pd.DataFrame({new: given[old] if old else empty for new, old in own.items()})
+    rows["path"] = rows["path"].map(posixpath.normpath)  # one file under two spellings is one path
     return pd.concat([rows, given[list(names.audit)].rename(columns=audit_name)], axis=1)
 
 
@@ -98,17 +108,16 @@ def with_domains(rows: pd.DataFrame, source_domains: list[str], target_domain: s
 def checked_rows(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
     """The same rows. ValueError lists missing files, paths outside the root, repeated paths and unknown splits."""
     problems = []
-    inside = root.resolve()
-    resolved = {path: (root / path).resolve() for path in rows["path"]}
-    outside = [path for path, full in resolved.items() if not full.is_relative_to(inside)]
-    missing = [path for path, full in resolved.items() if path not in outside and not full.is_file()]
+    # by spelling, not by where links lead: DVC may check images out as links into its cache
+    odd = sorted({p for p in rows["path"] if posixpath.isabs(p) or posixpath.normpath(p) != p or p.startswith("..")})
+    missing = sorted(path for path in set(rows["path"]) - set(odd) if not (root / path).is_file())
     repeated = sorted(rows["path"][rows["path"].duplicated()].unique())
     unknown = sorted(set(rows["split"]) - set(GIVEN_SPLITS))
     unlabelled = sorted(rows["path"][(rows["domain"] == "source") & (rows["label"] == "")])
     held_out = (rows["domain"] == "target") & rows["split"].isin(("val", "test"))
     untested = sorted(rows["path"][held_out & (rows["label"] == "")])
     for what, found in [
-        ("paths lead outside the root", outside),
+        ("paths are not plain relative paths below the root", odd),
         ("image files are missing", missing),
         ("paths stand in the table twice", repeated),
         ("source images carry no label", unlabelled),

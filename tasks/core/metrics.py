@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.core.intervals import paired_bootstrap, wilson
+from tasks.core.intervals import paired_gain, wilson
 from tasks.core.predictions import right
 
 N_CALIBRATION_BINS = 15
@@ -36,11 +36,9 @@ def calibration_error(probs_NC: np.ndarray, is_right: np.ndarray) -> float:
     return float(sum(gaps) / len(is_right))
 
 
-def paired_gain(
-    one: pd.DataFrame, other: pd.DataFrame, *, confidence: float, n_draws: int, seed: int
-) -> dict[str, Any]:
-    """Accuracy of one minus the other's on the same images, with a paired bootstrap interval."""
+def gain_over(one: pd.DataFrame, other: pd.DataFrame, confidence: float) -> dict[str, Any]:
+    """Accuracy of one minus the other's on the same images, with its interval."""
     if list(one["image_id"]) != list(other["image_id"]):
         raise ValueError("the two models were not evaluated on the same images in the same order")
-    gap = paired_bootstrap(right(one), right(other), confidence=confidence, n_draws=n_draws, seed=seed)
+    gap = paired_gain(right(one), right(other), confidence)
     return {"value": gap.value, "low": gap.low, "high": gap.high, "n": gap.n}

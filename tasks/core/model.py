@@ -6,15 +6,17 @@ Axes: N images, C classes, D features, H height, W width.
 from itertools import pairwise
 from pathlib import Path
 
-import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from tasks.core.files import whole_file
 
-TRUNK_SHARE = 0.8  # a child that holds more of the backbone's parameters than this is looked into for blocks
+TRUNK_SHARE = 0.8  # a child that holds more of its parent's parameters than this is looked into for blocks
+LONG_CHAIN = 4  # a chain of more layers than this is no block of its own
+LAST_BLOCK_SHARE = 0.01  # a last block smaller than this can learn nothing: the one below joins it
 
 
 class SmallResNet(nn.Module):
@@ -60,16 +62,21 @@ def network(architecture: str, n_classes: int) -> nn.Module:
     if architecture == "acclimate.small_resnet":
         return SmallResNet(n_classes)
     if package == "torchvision" and name in torchvision.models.list_models(module=torchvision.models):
-        return torchvision.models.get_model(name, weights=None, num_classes=n_classes)
+        net = torchvision.models.get_model(name, weights=None, num_classes=n_classes)
+        if getattr(net, "aux_logits", False):
+            raise ValueError(
+                f"architecture {architecture!r} has auxiliary outputs, which are not supported; take another"
+            )
+        if not any(isinstance(m, nn.Linear) for m in net.modules()):
+            raise ValueError(f"architecture {architecture!r} has no linear layer to replace by a head; take another")
+        return net
     raise ValueError(
         f"architecture {architecture!r} is unknown: allowed are acclimate.small_resnet and torchvision.<classifier>"
     )
 
 
 def count_parameters(architecture: str, n_classes: int) -> int:
-    """Parameters of the architecture, counted on shapes alone."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in network(architecture, n_classes).parameters())
+    return _size(network(architecture, n_classes))
 
 
 def split_head(net: nn.Module, n_classes: int) -> ImageModel:
@@ -88,16 +95,37 @@ def pretrained_head(net: nn.Module) -> nn.Linear:
 
 
 def blocks(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts that hold parameters, from the image upwards: found by size, not by the architecture's name."""
-    total = sum(p.numel() for p in backbone.parameters())
+    """The parts that hold parameters, from the image upwards: found by shape and size, not by the architecture's name."""
+    parts = _parts(backbone)
+    total = sum(_size(part) for _, part in parts)
+    while len(parts) > 1 and _size(parts[-1][1]) < LAST_BLOCK_SHARE * total:
+        (below_name, below), (name, last) = parts[-2:]
+        parts[-2:] = [(f"{below_name}+{name}", nn.ModuleList([below, last]))]
+    return parts
+
+
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
     parts: list[tuple[str, nn.Module]] = []
-    for name, child in backbone.named_children():
-        size = sum(p.numel() for p in child.parameters())
-        if size > TRUNK_SHARE * total and len(list(child.children())) > 1:
-            parts += [(f"{name}.{below}", part) for below, part in blocks(child)]
-        elif size:
+    for name, child in module.named_children():
+        if _is_looked_into(child, _size(module)):
+            parts += [(f"{name}.{below}", part) for below, part in _parts(child)]
+        elif _size(child):
             parts.append((name, child))
     return parts
+
+
+def _is_looked_into(child: nn.Module, size_of_parent: int) -> bool:
+    """Plain containers of larger parts, long plain chains of layers, and whatever holds nearly everything."""
+    below = [part for part in child.children() if _size(part)]
+    if len(below) < 2:
+        return type(child) is nn.Sequential and any(list(part.children()) for part in below)
+    is_container = type(child) in (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    holds_parts = any(list(part.children()) for part in below) or len(below) > LONG_CHAIN
+    return (is_container and holds_parts) or _size(child) > TRUNK_SHARE * size_of_parent
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -108,7 +136,10 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Strict. ValueError naming the file where its tensors don't fit the module."""
-    tensors = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
+    try:
+        tensors = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error})") from None
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

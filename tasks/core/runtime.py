@@ -5,6 +5,8 @@ import hashlib
 import os
 import shutil
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,11 +44,17 @@ def quiet_tools() -> None:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Runs a stage's main; what a user can mend ends as one sentence on stderr and exit code 1."""
+    """Runs a stage's main; what a user can mend ends as one sentence on stderr and exit code 1.
+
+    Our own code says such sentences; an error that a library raised keeps its traceback.
+    """
     quiet_tools()
     try:
         main()
     except (ValueError, FileNotFoundError) as error:
+        place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if any(place.is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")):
+            raise
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  the stage's one line to the person
         sys.exit(1)
 
@@ -89,10 +97,10 @@ class ResumeState:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.seek(0)
-            raise ValueError(
-                f"another run of this stage is still alive (pid {self._lock.read().strip()}); wait for it or stop it"
-            ) from None
+            with self._lock:
+                self._lock.seek(0)
+                pid = self._lock.read().strip()
+            raise ValueError(f"another run of this stage is still alive (pid {pid}); wait for it or stop it") from None
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()

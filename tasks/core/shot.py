@@ -52,9 +52,9 @@ def centroid_labels(features_ND: Tensor, probs_NC: Tensor) -> Tensor:
     one = torch.ones(len(features_ND), 1, dtype=features_ND.dtype)
     unit_ND = normalize(torch.cat([features_ND, one], 1))
     weight_NC = probs_NC
-    present_C = torch.bincount(probs_NC.argmax(1), minlength=probs_NC.shape[1]) > 0
     labels_N = probs_NC.argmax(1)
     for _ in range(N_ROUNDS):
+        present_C = torch.bincount(labels_N, minlength=probs_NC.shape[1]) > 0
         centroids_CD = weight_NC.T @ unit_ND / (weight_NC.sum(0)[:, None] + EMPTY)
         likeness_NC = unit_ND @ normalize(centroids_CD).T
         labels_N = likeness_NC.masked_fill(~present_C, -torch.inf).argmax(1)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from tasks.core.manifest import draw_splits
 from tasks.core.runtime import address_seed
@@ -28,7 +31,7 @@ class LabelBudget:
 
 
 def with_splits(rows: pd.DataFrame, shares: SplitShares, budget: LabelBudget, seed: int) -> pd.DataFrame:
-    """The rows with `split` filled: train, val, guard, test or unlabelled (source: train or val).
+    """The rows with `split` filled: train, val, guard, test or unlabelled (source: train or val; others stay unused).
 
     Unlabelled images of a held-out group are marked `held_out`: to learn from them would leak the group.
     """
@@ -36,7 +39,6 @@ def with_splits(rows: pd.DataFrame, shares: SplitShares, budget: LabelBudget, se
     target = rows[rows["domain"] == "target"]
     source = source.assign(split=_filled(source, {"val": shares.source_val}, seed))
     target = target.assign(split=_filled(target, {"val": shares.target_val, "test": shares.target_test}, seed))
-    target = _without_labels_moved(target)
     target = _guard_split_off(target, budget.n_guard, seed)
     target = _labels_limited(target, budget.per_class, seed)
     return pd.concat([source, target]).sort_index()
@@ -53,22 +55,39 @@ def labels_of(rows: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows.loc[wanted, ["image_id", "label"]].reset_index(drop=True)
 
 
+def joined_groups(group_id: pd.Series, pixel_hash: pd.Series) -> pd.Series:
+    """A group per row: rows that share a group or the same pixels, directly or through others, share one name."""
+    groups, pixels = pd.factorize(group_id)[0], pd.factorize(pixel_hash)[0]
+    n_groups, known = int(groups.max(initial=-1)) + 1, pixels >= 0
+    size = n_groups + int(pixels.max(initial=-1)) + 1
+    edges = coo_matrix((np.ones(known.sum()), (groups[known], n_groups + pixels[known])), shape=(size, size))
+    family = pd.Series(connected_components(edges, directed=False)[1][groups], index=group_id.index)
+    return group_id.groupby(family).transform("min")
+
+
 def _filled(rows: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
-    """Splits of one domain. Nothing given: all shares are drawn. Given without val: val is drawn from train."""
-    given = set(rows["split"]) - {""}
-    if not given:
-        return draw_splits(rows, shares, seed)
-    split = rows["split"].where(rows["split"] != "", "train")
-    if "val" not in given and shares["val"] > 0:
-        train = split == "train"
-        split = split.mask(train, draw_splits(rows[train], {"val": shares["val"]}, seed))
-    return split
+    """Splits of one domain: given ones kept and shared by their group, missing ones drawn.
+
+    Nothing given: all shares are drawn. Given without val: val is drawn from train. Images without label are learnt
+    from, unless a held-out label belongs to their group.
+    """
+    given = rows["split"].where(rows["split"] != "")
+    by_strictness = given.dropna().loc[given.dropna().map(_strictness).sort_values(kind="stable").index]
+    strictest = by_strictness.groupby(rows["group_id"]).last()
+    split = given.where(given.notna(), rows["group_id"].map(strictest)).astype(object)
+    labelled = rows["label"] != ""
+    if given.isna().all():
+        split = split.where(~labelled, draw_splits(rows[labelled], shares, seed).reindex(rows.index))
+    split = split.fillna("train")
+    train = labelled & (split == "train")
+    if given.notna().any() and "val" not in set(given) and shares["val"] > 0:
+        split = split.mask(train, draw_splits(rows[train], {"val": shares["val"]}, seed).reindex(rows.index))
+    held_out = rows["group_id"].isin(set(rows.loc[split.isin(HELD_OUT) & labelled, "group_id"]))
+    return split.mask(~labelled, "unlabelled").mask(~labelled & held_out, "held_out")
 
 
-def _without_labels_moved(target: pd.DataFrame) -> pd.DataFrame:
-    unlabelled = target["label"] == ""
-    split = target["split"].mask(unlabelled & (target["split"] == "train"), "unlabelled")
-    return target.assign(split=split.mask(unlabelled & target["split"].isin(HELD_OUT), "held_out"))
+def _strictness(split: str) -> int:
+    return ("unlabelled", "train", "val", "test").index(split)
 
 
 def _guard_split_off(target: pd.DataFrame, n_guard: int, seed: int) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from tasks.core.model import ImageModel, blocks
 from tasks.core.runtime import address_seed, is_quiet
 
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
+ABSENT_CLASS_GAP = 20.0  # logits below the smallest one seen: a share of e^-20
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Loop:
 def fit_head(model: ImageModel, x_ND: np.ndarray, y_N: np.ndarray, inverse_l2: float) -> None:
     """Sets the head to the logistic regression on standardised cached features; the scaling is folded into the weights.
 
-    Classes that do not occur keep zero weights and the smallest bias. ValueError where only one class occurs.
+    Classes that do not occur get no probability. ValueError where only one class occurs.
     """
     classes = np.unique(y_N)
     if len(classes) < 2:
@@ -97,7 +98,7 @@ def fit_head(model: ImageModel, x_ND: np.ndarray, y_N: np.ndarray, inverse_l2: f
     bias_C = bias_C - weight_CD @ scaler.mean_
     with torch.no_grad():
         model.head.weight.zero_()
-        model.head.bias.fill_(float(bias_C.min()))
+        model.head.bias.fill_(float((x_ND @ weight_CD.T + bias_C).min()) - ABSENT_CLASS_GAP)
         model.head.weight[classes] = torch.from_numpy(weight_CD).float()
         model.head.bias[classes] = torch.from_numpy(bias_C).float()
 
@@ -194,10 +195,12 @@ def parameter_groups(model: ImageModel, phase: NetPhase, weight_decay: float) ->
         depths.append(([p for p in model.backbone.parameters() if id(p) not in inside], len(learning)))
     if phase.trains != "backbone":
         depths.append((list(model.head.parameters()), 0))
+    # not norms, biases, layer scales, position embeddings or bias tables
+    weights = {id(p) for name, p in model.named_parameters() if p.ndim > 1 and name.endswith("weight")}
     groups: list[dict[str, Any]] = []
     for parameters, depth in depths:
         for decays in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            chosen = [p for p in parameters if (id(p) in weights) == decays]
             if chosen:
                 rate = phase.lr * phase.block_decay**depth
                 groups.append({"params": chosen, "lr": rate, "weight_decay": weight_decay if decays else 0.0})
@@ -241,14 +244,15 @@ class Checkpoint:
 
 
 def probabilities(model: ImageModel, images: ImageList, batch_size: int, device: str) -> np.ndarray:
-    """(N, C) float64 softmax probabilities of the plain images; the model's mode is kept."""
-    was_training = model.training
+    """(N, C) float64 softmax probabilities of the plain images; every part keeps its mode."""
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     parts = []
     with torch.inference_mode():
         for x_NCHW in plain_batches(images, batch_size):
             parts.append(model(x_NCHW.to(device)).double().softmax(1).cpu().numpy())
-    model.train(was_training)
+    for part, was_training in modes:
+        part.training = was_training
     return np.concatenate(parts) if parts else np.zeros((0, model.head.out_features))
 
 

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 RANK_TOLERANCE = 1e-10  # singular values below this share of the largest are numerical noise
 GRAM_TOLERANCE = 1e-12
+DEAD = np.finfo(float).tiny  # features without any variation have rank 0: evidence of the noise alone, H-score 0
 N_FOLDS = 5
 LOG_RATIO_REACH, N_GRID, N_ZOOMS = 30.0, 33, 6  # log(alpha/beta) around the mean power, to 30/16^6 = 2e-6
 
@@ -30,7 +31,7 @@ def spectrum(x_ND: np.ndarray, n_features: int | None = None) -> Spectrum:
     centred = np.asarray(x_ND, dtype=np.float64)
     centred = centred - centred.mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    kept = s > RANK_TOLERANCE * max(s[0], np.finfo(float).tiny)
+    kept = s > max(RANK_TOLERANCE * s[0], DEAD)
     return Spectrum(u[:, kept], s[kept], n_features or centred.shape[1])
 
 
@@ -42,14 +43,14 @@ def spectrum_of_gram(gram_NN: np.ndarray, n_features: int) -> Spectrum:
     row_mean = gram_NN.mean(0)
     centred = gram_NN - row_mean - row_mean[:, None] + row_mean.mean()
     power, u = np.linalg.eigh(centred)
-    kept = power > GRAM_TOLERANCE * power[-1]
+    kept = power > max(GRAM_TOLERANCE * power[-1], DEAD)
     return Spectrum(u[:, kept], np.sqrt(power[kept]), n_features)
 
 
 def rotated(x_ND: np.ndarray) -> np.ndarray:
     """(N, min(N, D)): the same points in fewer columns, all inner products of centred rows kept."""
     parts = spectrum(x_ND)
-    return parts.u_Nk * parts.s_k
+    return parts.u_Nk * parts.s_k if len(parts.s_k) else np.zeros((len(x_ND), 1))
 
 
 def logme(x_ND: np.ndarray, y_N: np.ndarray) -> float:
@@ -71,7 +72,8 @@ def logme_of(parts: Spectrum, y_N: np.ndarray) -> float:
     power_k = parts.s_k**2
     z2_Ck = ((parts.u_Nk.T @ y_NC) ** 2).T
     rest_C = np.maximum((y_NC**2).sum(0) - z2_Ck.sum(1), 0)
-    centre_C, reach, best_C = np.full(len(rest_C), np.log(power_k.mean())), LOG_RATIO_REACH, rest_C
+    mean_power = power_k.mean() if len(power_k) else 1.0
+    centre_C, reach, best_C = np.full(len(rest_C), np.log(mean_power)), LOG_RATIO_REACH, rest_C
     for _ in range(N_ZOOMS):
         log_t_CT = centre_C[:, None] + np.linspace(-reach, reach, N_GRID)
         evidence_CT = _evidence(log_t_CT, power_k, z2_Ck, rest_C, len(y_N))

@@ -25,7 +25,7 @@ def checked_columns(manifest: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame
     ]
     pixels = rows["pixel_hash"].where(readable)
     labelled = rows["label"].where(rows["label"] != "")
-    given = rows["split"].where(rows["split"] != "")
+    given = rows["split"].where(rows["split"] != "").replace("unlabelled", "train")  # both are learnt from
     rows["is_copy"] = pixels.notna() & pixels.duplicated()
     rows["n_labels_of_pixels"] = labelled.groupby(pixels).transform("nunique")
     rows["n_splits_of_pixels"] = (rows["domain"] + given).groupby(pixels).transform("nunique")
@@ -65,15 +65,10 @@ def counts(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{"domain": d, "split": s, "label": c, "n": int(n)} for d, s, c, n in cells.itertuples(index=False)]
 
 
-def count_problems(rows: pd.DataFrame, min_source_per_class: int) -> list[str]:
-    """Sentences that block: classes too small to learn, no source validation, no target test."""
+def count_problems(rows: pd.DataFrame, classes: list[str], min_source_per_class: int) -> list[str]:
+    """Sentences that block: classes too small to learn (or rejected whole), no source validation, no target test."""
     source, target = rows[rows["domain"] == "source"], rows[rows["domain"] == "target"]
-    n_train = (
-        source[source["split"] == "train"]
-        .groupby("label")
-        .size()
-        .reindex(sorted(source["label"].unique()), fill_value=0)
-    )
+    n_train = source[source["split"] == "train"].groupby("label").size().reindex(classes, fill_value=0)
     problems = [
         f"class {label!r} has {n} readable source training images, at least {min_source_per_class} are needed"
         for label, n in n_train.items()

@@ -25,7 +25,13 @@ def load_candidate(candidate: Candidate, n_classes: int, head_seed: int) -> Pret
     load_weights(net, candidate.weights_path)
     source_head = pretrained_head(net)
     torch.manual_seed(head_seed)
-    return Pretrained(split_head(net, n_classes), source_head)
+    model = split_head(net, n_classes)
+    if model.head.in_features != candidate.feature_dim:
+        raise ValueError(
+            f"candidate {candidate.name}: {candidate.architecture} gives {model.head.in_features} features, zoo.json says "
+            f"{candidate.feature_dim}; mend feature_dim"
+        )
+    return Pretrained(model, source_head)
 
 
 def untrained(candidate: Candidate, n_classes: int, seed: int) -> ImageModel:

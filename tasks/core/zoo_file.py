@@ -1,14 +1,11 @@
 """zoo.json: what is known of each candidate without loading it."""
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-KEYS = {
-    "name": str, "arch": str, "file": str, "sha256": str, "num_classes": int, "feature_dim": int,
-    "mean": list, "std": list, "input_size": list, "interpolation": str, "source_domain": str, "license": str,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,11 +33,14 @@ def read_zoo(folder: Path, names: list[str] | None) -> list[Candidate]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["models"]
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise ValueError(f"{path} is not JSON of the form {{'models': [...]}}") from None
+        entries = None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path} is not JSON of the form {{'models': [{{'name': …}}, …]}}")
     problems = [problem for number, entry in enumerate(entries) for problem in _problems(number, entry)]
-    known = [entry.get("name") for entry in entries]
+    known = [str(entry.get("name")) for entry in entries]
     problems += [f"zoo.candidates names {name!r}, which is not there" for name in names or [] if name not in known]
-    problems += [f"the name {name!r} stands there twice" for name in sorted({n for n in known if known.count(n) > 1})]
+    given = [str(entry["name"]) for entry in entries if entry.get("name")]
+    problems += [f"the name {name!r} stands there twice" for name in sorted({n for n in given if given.count(n) > 1})]
     if not entries:
         problems.append("it names no model")
     if problems:
@@ -49,22 +49,62 @@ def read_zoo(folder: Path, names: list[str] | None) -> list[Candidate]:
 
 
 def _problems(number: int, entry: dict[str, Any]) -> list[str]:
-    where = f"model {entry.get('name', number)!r}"
-    problems = [
-        f"{where}: {key} is {entry.get(key, 'missing')!r}, wanted is a {kind.__name__}"
-        for key, kind in KEYS.items()
-        if not isinstance(entry.get(key), kind)
+    where = f"model {entry.get('name', number)!r}" if entry.get("name") else f"model {number}"
+    return [
+        f"{where}: {key} is {entry.get(key, 'missing')!r}, wanted is {wanted}"
+        for key, (wanted, is_right) in KEYS.items()
+        if not is_right(entry.get(key))
     ]
-    name = entry.get("name")
-    if isinstance(name, str) and (not name or "/" in name or name.startswith(".")):
-        problems.append(
-            f"{where}: the name becomes a file name, so it can't be empty, start with a dot or hold a slash"
-        )
-    if not problems and entry["interpolation"] != "bilinear":
-        problems.append(f"{where}: interpolation {entry['interpolation']!r} is not supported; allowed is bilinear")
-    if not problems and (len(entry["mean"]) != 3 or len(entry["std"]) != 3 or len(entry["input_size"]) != 3):
-        problems.append(f"{where}: mean, std and input_size (channels, height, width) need three numbers each")
-    return problems
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and "/" not in value and not value.startswith(".")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _are_numbers(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
+
+
+def _are_positive(value: object) -> bool:
+    return isinstance(value, list) and _are_numbers(value) and all(n > 0 for n in value)
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(_is_count(n) for n in value)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _is_bilinear(value: object) -> bool:
+    return value == "bilinear"
+
+
+KEYS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "name": ("a file name: no slash, no dot in front", _is_file_name),
+    "arch": ("the name of an architecture", _is_text),
+    "file": ("the name of the weight file", _is_text),
+    "sha256": ("64 hexadecimal digits", _is_sha256),
+    "num_classes": ("a positive whole number", _is_count),
+    "feature_dim": ("a positive whole number", _is_count),
+    "mean": ("a list of three numbers", _are_numbers),
+    "std": ("a list of three positive numbers", _are_positive),
+    "input_size": ("channels, height and width: three positive whole numbers", _are_counts),
+    "interpolation": ("bilinear, the only one supported", _is_bilinear),
+    "source_domain": ("a description in words", _is_text),
+    "license": ("the name of a licence", _is_text),
+}
 
 
 def _candidate(folder: Path, entry: dict[str, Any]) -> Candidate:

@@ -134,7 +134,7 @@ def test_all_problems_of_the_rows_are_told_at_once(root: Path) -> None:
     with pytest.raises(ValueError, match="images under") as caught:
         checked_rows(rows, root)
     for words in [
-        "2 paths lead outside the root, the first: '../outside.png'",
+        "2 paths are not plain relative paths below the root, the first: '../outside.png'",
         "1 image files are missing, the first: 'ink/a/gone.jpg'",
         "1 paths stand in the table twice, the first: 'ink/a/1.jpg'",
         "1 source images carry no label, the first: 'ink/b/deep/3.png'",
@@ -146,13 +146,13 @@ def test_all_problems_of_the_rows_are_told_at_once(root: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", "ink", "ink/a"])
 def test_a_folder_is_no_image(root: Path, path: str) -> None:
-    with pytest.raises(ValueError, match="1 image files are missing"):
+    with pytest.raises(ValueError, match="1 (image files are missing|paths are not plain)"):
         checked_rows(rows_of((path, "source", "", "a")), root)
 
 
 @pytest.mark.parametrize("path", ["./ink/a/1.jpg", "ink//a/1.jpg", "ink/../ink/a/1.jpg"])
 def test_one_file_under_two_spellings_is_refused(root: Path, path: str) -> None:
-    with pytest.raises(ValueError, match=r"ink/a/1.jpg"):
+    with pytest.raises(ValueError, match=r"not plain relative paths .*1.jpg"):
         checked_rows(rows_of(("ink/a/1.jpg", "source", "", "a"), (path, "source", "", "a")), root)
 
 

@@ -16,9 +16,7 @@ Y_N = np.arange(60) % 3
 def candidate(signal: float, distance: float, n_features: int = 10, seed: int = 0) -> CandidateFeatures:
     rng = np.random.default_rng(seed)
     labelled = rng.normal(size=(60, n_features)) + signal * rng.normal(size=(3, n_features))[Y_N]
-    return CandidateFeatures(
-        labelled, rng.normal(size=(50, n_features)), rng.normal(size=(40, n_features)) + distance
-    )
+    return CandidateFeatures(labelled, rng.normal(size=(50, n_features)), rng.normal(size=(40, n_features)) + distance)
 
 
 def test_good_near_features_beat_bad_far_ones_in_every_score() -> None:

@@ -143,7 +143,7 @@ def test_each_trained_parameter_stands_in_one_group(architecture: str, trains: s
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_rates_fall_with_depth_and_vectors_do_not_decay(architecture: str) -> None:
+def test_rates_fall_with_depth_and_only_matrices_decay(architecture: str) -> None:
     with torch.device("meta"):
         model = split_head(network(f"torchvision.{architecture}", 5), 5)
     groups = parameter_groups(model, NetPhase("all", 1, 0.1, 0.5, "train"), 0.05)
@@ -154,8 +154,12 @@ def test_rates_fall_with_depth_and_vectors_do_not_decay(architecture: str) -> No
     assert {rate[id(p)] for p in model.head.parameters()} == {0.1}
     outside = [rate[id(p)] for p in model.backbone.parameters()]
     assert max(outside) == 0.1
-    assert {p.ndim > 1 for g in groups if g["weight_decay"] == 0 for p in g["params"]} == {False}
-    assert {p.ndim > 1 for g in groups if g["weight_decay"] == 0.05 for p in g["params"]} == {True}
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
+    matrices = {id(m.weight) for m in layers} | {id(m.in_proj_weight) for m in attentions}
+    decayed = {id(p) for g in groups if g["weight_decay"] == 0.05 for p in g["params"]}
+    assert decayed == matrices  # not norms, biases, layer scales, class tokens, positions or bias tables
+    assert {g["weight_decay"] for g in groups} == {0, 0.05}
 
 
 def test_a_later_phase_frees_what_an_earlier_one_froze() -> None:
@@ -204,7 +208,7 @@ def test_parts_that_do_not_learn_stay_in_eval_mode() -> None:
 
 
 @pytest.mark.parametrize("trains", ["all", "last_block"])
-@pytest.mark.parametrize("killed_at", [0, 1, 2, 3])
+@pytest.mark.parametrize("killed_at", [1, 3])
 def test_a_killed_run_ends_with_the_same_bytes(
     images: ImageList, tmp_path: Path, monkeypatch, killed_at: int, trains: str
 ) -> None:

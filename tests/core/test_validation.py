@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.facts import COLUMNS, NUMBERS
+from tasks.core.manifest import classes_of
 from tasks.core.validation import checked_columns, count_problems, counts, finding, rejected_rows
 
 MEASURED = {"width_px": 8, "height_px": 16, "n_frames": 1, "contrast": 0.5, "format": "png", "error": ""}
@@ -116,7 +117,7 @@ ENOUGH = {"source_train_a": 5, "source_train_b": 5, "source_val_a": 1, "target_t
 
 
 def test_enough_is_no_problem() -> None:
-    assert count_problems(split_rows(**ENOUGH), 5) == []
+    assert count_problems(split_rows(**ENOUGH), ["a", "b"], 5) == []
 
 
 @pytest.mark.parametrize(
@@ -131,13 +132,19 @@ def test_enough_is_no_problem() -> None:
     ],
 )
 def test_what_is_too_little_is_told(change: dict[str, int], sentence: str) -> None:
-    problems = count_problems(split_rows(**{**ENOUGH, **change}), 5)
+    rows = split_rows(**{**ENOUGH, **change})
+    problems = count_problems(rows, classes_of(rows), 5)
     assert len(problems) == 1
     assert problems[0].startswith(sentence)
 
 
+def test_a_class_of_which_every_image_was_rejected_is_told() -> None:
+    problems = count_problems(split_rows(**ENOUGH), ["a", "b", "c"], 5)
+    assert problems == ["class 'c' has 0 readable source training images, at least 5 are needed"]
+
+
 def test_nothing_at_all_is_told_too() -> None:
-    assert len(count_problems(split_rows(**dict.fromkeys(ENOUGH, 0)), 5)) == 4
+    assert len(count_problems(split_rows(**dict.fromkeys(ENOUGH, 0)), [], 5)) == 4
 
 
 def test_cells_are_counted() -> None:

@@ -40,10 +40,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"zoo.json: ") as caught:
         read_zoo(tmp_path, ["large"])
     for words in [
-        "model 'small': sha256 is 'missing', wanted is a str",
-        "model 'small': interpolation 'bicubic' is not supported; allowed is bilinear",
+        "model 'small': sha256 is 'missing', wanted is 64 hexadecimal digits",
+        "model 'small': interpolation is 'bicubic', wanted is bilinear, the only one supported",
         "model 'a/b': mean is 0.5, wanted is a list",
-        "model 'a/b': the name becomes a file name",
+        "model 'a/b': name is 'a/b', wanted is a file name",
         "zoo.candidates names 'large', which is not there",
         "the name 'small' stands there twice",
     ]:
@@ -54,7 +54,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"mean": [0.5]}, "three numbers each"),
+        ({"mean": [0.5]}, "three numbers"),
         ({"std": ["a", "b", "c"]}, "std"),
         ({"std": [0.0, 0.2, 0.2]}, "std"),
         ({"input_size": ["3", "x", "y"]}, "input_size"),

@@ -1,0 +1,128 @@
+"""Reading params.yaml: every problem is told at once, with its key, its value and what is allowed."""
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from tasks.params.sections import Params, Section
+
+PHASES = ("head", "last_block", "all")
+
+
+def read_params(path: Path = Path("params.yaml")) -> Params:
+    """The checked parameters. ValueError lists every problem: key, value, what is allowed, nearest known key."""
+    content = _read_yaml(path)
+    params, problems = None, []
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        problems = [_sentence(detail) for detail in error.errors()]
+    problems += problems_between_keys(content)
+    if problems or params is None:
+        raise ValueError(f"{path} has {len(problems)} problem(s):\n  - " + "\n  - ".join(problems))
+    return params
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        # YAML 1.2, as DVC reads it: 1e-3 is a number, `no` is a word, a key given twice is an error.
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: run from the project's folder") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ValueError(f"{path} is not readable YAML: {error.problem or error.context} (line {line})") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+
+
+def problems_between_keys(content: Any) -> list[str]:
+    """Sentences on keys that don't fit each other; whatever is missing or of a wrong type is told elsewhere."""
+    problems = []
+    if _at(content, "validate_data.rules.readable.severity", str, "drop") != "drop":
+        problems.append("validate_data.rules.readable.severity must be drop: an unreadable image can't be used")
+    side = "validate_data.rules.side_px"
+    if _at(content, f"{side}.min", int, 0) > _at(content, f"{side}.max", int, 2**62):
+        problems.append(f"{side}.min is larger than {side}.max, so no image could pass")
+    splits = "validate_data.splits"
+    shares = [_at(content, f"{splits}.{name}", float, 0.0) for name in ("target_val_share", "target_test_share")]
+    if sum(shares) >= 1:
+        problems.append(
+            f"{splits}: target_val_share + target_test_share must stay below 1, or no target image is left to learn from"
+        )
+    columns = _at(content, "build_manifest.audit_columns", list, [])
+    for rule in _at(content, "audit_bias.rules", list, []):
+        column = _at(rule, "column", str, "")
+        if column and column not in columns:
+            listed = ", ".join(map(str, columns)) or "none"
+            problems.append(f"audit_bias.rules: column {column!r} is not in build_manifest.audit_columns ({listed})")
+    return problems + _problems_between_phases(_at(content, "finetune_model", dict, {}))
+
+
+def _problems_between_phases(section: dict[str, Any]) -> list[str]:
+    problems = []
+    plans, scratch = _at(section, "plans", dict, {}), _at(section, "scratch", list, [])
+    default = _at(section, "default_plan", str, "")
+    if default and plans and default not in plans:
+        problems.append(
+            f"finetune_model.default_plan {default!r} is not one of the plans: {', '.join(map(str, plans))}"
+        )
+    for name, phases in {**plans, "source": _at(section, "source", list, [])}.items():
+        if isinstance(phases, list) and any(_at(phase, "trains", str, "") == "head" for phase in phases[1:]):
+            problems.append(
+                f"finetune_model, plan {name}: the head phase uses cached features, so it can only come first"
+            )
+    if any(_at(phase, "trains", str, "all") != "all" for phase in scratch):
+        problems.append(
+            "finetune_model.scratch: a random network has no features worth keeping, so every phase must train all"
+        )
+    return problems
+
+
+def _at(content: Any, key: str, kind: type, otherwise: Any) -> Any:
+    """The value at a dotted key if it is of this kind."""
+    for name in key.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    if kind is float and isinstance(content, int) and not isinstance(content, bool):
+        return float(content)
+    return content if isinstance(content, kind) else otherwise
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    places = detail["loc"]
+    # a union's tag stands behind the number of the phase: it is no key of the file
+    shown = [p for i, p in enumerate(places) if not (p in PHASES and i and isinstance(places[i - 1], int))]
+    key = ".".join(str(place) for place in shown) or "the file"
+    if detail["type"] == "extra_forbidden":
+        known = _keys_beside(places)
+        near = difflib.get_close_matches(str(places[-1]), known, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known) or 'no keys'}"
+        return f"{key} is not a known key; {advice}"
+    if detail["type"] == "missing":
+        return f"{key} is missing; add it (there are no defaults in code)"
+    return f"{key} is {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The known keys of the section in which the unknown key stands."""
+    kinds: list[type[Section]] = [Params]
+    for part in location[:-1]:
+        kinds = [below for kind in kinds for below in _kinds_below(kind, part)]
+    return sorted({name for kind in kinds for name in kind.model_fields})
+
+
+def _kinds_below(kind: type[Section], part: int | str) -> list[type[Section]]:
+    field = kind.model_fields.get(str(part))
+    return _sections(field.annotation) if field else [kind]  # else: a list's index, a dict's key or a union's tag
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """The section classes inside an annotation: unions, lists and dicts are looked through."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [below for argument in get_args(annotation) for below in _sections(argument)]

@@ -1,0 +1,235 @@
+"""The sections of params.yaml: one class each, strict and frozen; there are no defaults here."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+Name = Annotated[str, Field(min_length=1, pattern=r"^\w[\w.\- ]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Runtime(Section):
+    device: Literal["cpu", "cuda"]
+    n_threads: Count
+
+
+class Zoo(Section):
+    folder: str
+    candidates: Annotated[list[Name], Field(min_length=1)] | None
+    image_px: Annotated[int, Field(ge=16)] | None
+
+
+class MakeSample(Section):
+    n_source_images: Annotated[int, Field(ge=100)]
+    zoo_batch_size: Annotated[int, Field(ge=2)]
+    zoo_lr: Positive
+    zoo_val_images: Count
+    zoo_images: dict[Name, Count]
+    zoo_epochs: dict[Name, Count]
+
+
+class Columns(Section):
+    path: str
+    label: str | None
+    domain: str | None
+    split: str | None
+    group: str | None
+
+
+class PerDomain(Section):
+    source: Count | None
+    target: Count | None
+
+
+class BuildManifest(Section):
+    root: str
+    table: str
+    columns: Columns
+    audit_columns: list[Name]
+    source_domains: Annotated[list[str], Field(min_length=1)]
+    target_domain: str
+    max_per_class: PerDomain
+
+
+Severity = Literal["drop", "warn", "block"]
+
+
+class Rule(Section):
+    severity: Severity
+
+
+class ImageRule(Section):
+    severity: Literal["drop", "warn"]
+
+
+class SideRule(ImageRule):
+    min: Count
+    max: Count
+
+
+class MaxRule(ImageRule):
+    max: Positive
+
+
+class MinRule(ImageRule):
+    min: Share
+
+
+class Rules(Section):
+    readable: ImageRule
+    single_frame: ImageRule
+    side_px: SideRule
+    aspect_ratio: MaxRule
+    contrast: MinRule
+    extension_matches: ImageRule
+    known_label: Rule
+    unique_pixels: ImageRule
+    one_label_per_pixels: Rule
+    duplicates_across_splits: Rule
+
+
+class Splits(Section):
+    source_val_share: Annotated[float, Field(gt=0, le=0.5)]
+    target_val_share: Share
+    target_test_share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class ValidateData(Section):
+    min_source_per_class: Count
+    max_rejected_share: Share
+    rules: Rules
+    splits: Splits
+    target_labels_per_class: Annotated[int, Field(ge=0)] | None
+    n_guard_labels: Annotated[int, Field(ge=0)]
+
+
+class Transform(Section):
+    name: Name
+    p: Share
+    arguments: dict[str, Any]
+
+
+class Preview(Section):
+    n_images: Count
+    n_views: Count
+
+
+class AugmentImages(Section):
+    transforms: list[Transform]
+    preview: Preview
+
+
+class ExtractFeatures(Section):
+    batch_size: Count
+    n_views: Annotated[int, Field(ge=0)]
+    max_images: PerDomain
+
+
+class Weights(Section):
+    knn: Annotated[float, Field(ge=0)]
+    linear_probe: Annotated[float, Field(ge=0)]
+    logme: Annotated[float, Field(ge=0)]
+    h_score: Annotated[float, Field(ge=0)]
+    proxy_a_distance: Annotated[float, Field(ge=0)]
+    linear_mmd: Annotated[float, Field(ge=0)]
+
+
+class SelectModel(Section):
+    weights: Weights
+    n_neighbors: Count
+    probe_inverse_l2: Positive
+    min_labels: Annotated[int, Field(ge=10)]
+    max_per_domain: Annotated[int, Field(ge=20)]
+    n_bootstrap: Annotated[int, Field(ge=50)]
+    tie_p_best: Annotated[float, Field(gt=0, lt=0.5)]
+    confidence: Confidence
+
+
+class HeadPhase(Section):
+    trains: Literal["head"]
+    inverse_l2: Positive
+
+
+class NetPhase(Section):
+    trains: Literal["last_block", "all"]
+    n_epochs: Count
+    lr: Positive
+    block_decay: Annotated[float, Field(gt=0, le=1)]
+    batch_norm: Literal["train", "frozen"]
+
+
+Phase = Annotated[HeadPhase | NetPhase, Field(discriminator="trains")]
+Plan = Annotated[list[Phase], Field(min_length=1)]
+
+
+class Shot(Section):
+    n_epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: Positive
+    block_decay: Annotated[float, Field(gt=0, le=1)]
+    pseudo_label_weight: Annotated[float, Field(ge=0)]
+    min_images: Annotated[int, Field(ge=10)]
+
+
+class Guard(Section):
+    margin: Annotated[float, Field(ge=-1, le=1)]
+    confidence: Confidence
+
+
+class FinetuneModel(Section):
+    batch_size: Annotated[int, Field(ge=2)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    evaluate_every: Count
+    source: Plan
+    plans: Annotated[dict[Name, Plan], Field(min_length=1)]
+    default_plan: str
+    scratch: Plan
+    shot: Shot
+    guard: Guard
+
+
+class EvaluateModel(Section):
+    batch_size: Count
+    confidence: Confidence
+
+
+class AuditRule(Section):
+    name: Name
+    metric: Literal["accuracy"]
+    column: Name
+    max_gap: Annotated[float, Field(gt=0, lt=1)]
+    required: bool
+
+
+class AuditBias(Section):
+    confidence: Confidence
+    min_group_size: Annotated[int, Field(ge=2)]
+    rules: list[AuditRule]
+
+
+class RegisterModel(Section):
+    name: Name
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0)]
+    runtime: Runtime
+    zoo: Zoo
+    make_sample: MakeSample
+    build_manifest: BuildManifest
+    validate_data: ValidateData
+    augment_images: AugmentImages
+    extract_features: ExtractFeatures
+    select_model: SelectModel
+    finetune_model: FinetuneModel
+    evaluate_model: EvaluateModel
+    audit_bias: AuditBias
+    register_model: RegisterModel
