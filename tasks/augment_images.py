@@ -25,16 +25,18 @@ from tasks.params import Transform, read_params
 
 POLICY_PATH = Path("data/augmentation/policy.json")
 GAP_PX = 2
+KEEPS_BOTH = "a policy must keep both: take the transform out or set its size"
+USUAL_PX = 224  # where each network sees its own size
 
 
 def main() -> None:
     params = read_params()
     manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
-    policy = resolve_policy(params.augment_images.transforms)
+    side_px = params.zoo.image_px or USUAL_PX
+    policy = resolve_policy(params.augment_images.transforms, side_px)
     view = make_view(policy, params.seed)
     preview = params.augment_images.preview
     rows = part(manifest, "target", "train", "unlabelled").sort_values("image_id").head(preview.n_images)
-    side_px = params.zoo.image_px or 224
     images = [read_square(Path(params.build_manifest.root) / path, side_px) for path in rows["path"]]
     sheet = contact_sheet(images, list(rows["image_id"]), view, preview.n_views)
     with whole_folder(POLICY_PATH.parent) as folder:
@@ -43,12 +45,16 @@ def main() -> None:
             Image.fromarray(sheet).save(part_path, format="PNG")
 
 
-def resolve_policy(transforms: list[Transform]) -> dict[str, Any]:
-    """Every argument of every transform written out, as albumentations serialises it. ValueError lists what it refuses."""
+def resolve_policy(transforms: list[Transform], side_px: int) -> dict[str, Any]:
+    """Every argument of every transform written out, as albumentations serialises it.
+
+    ValueError lists every transform that it refuses, or that would not keep an image's shape and type.
+    """
     quiet_tools()
     import albumentations as A  # 5 seconds to import: only where views are made
 
     built, problems = [], []
+    probe = np.full((side_px, side_px, 3), 128, np.uint8)
     for number, transform in enumerate(transforms):
         where = f"augment_images.transforms.{number} ({transform.name})"
         kind = getattr(A, transform.name, None)
@@ -59,8 +65,12 @@ def resolve_policy(transforms: list[Transform]) -> dict[str, Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # albumentations only warns of an unknown argument
                 built.append(kind(p=transform.p, **_tuples(transform.arguments)))
+                seen = kind(p=1.0, **_tuples(transform.arguments))(image=probe)["image"]
         except (ValueError, TypeError, NotImplementedError, UserWarning) as error:
-            problems.append(f"{where}: {' '.join(str(error).split())}")
+            problems.append(f"{where}: {' '.join(str(error).split()) or 'is no whole transform'}")
+            continue
+        if seen.shape != probe.shape or seen.dtype != probe.dtype:
+            problems.append(f"{where}: turns {probe.shape} {probe.dtype} into {seen.shape} {seen.dtype}; {KEEPS_BOTH}")
     if problems:
         raise ValueError("; ".join(problems))
     policy: dict[str, Any] = A.to_dict(A.Compose(built))
@@ -82,7 +92,7 @@ def make_view(policy: dict[str, Any], seed: int) -> View:
         if seen.shape != image_HWC.shape or seen.dtype != image_HWC.dtype:
             raise ValueError(
                 f"augment_images.transforms turn an image of shape {image_HWC.shape} and type {image_HWC.dtype} into "
-                f"{seen.shape} and {seen.dtype}; a policy must keep both: take the transform out or set its size"
+                f"{seen.shape} and {seen.dtype}; {KEEPS_BOTH}"
             )
         return seen
 

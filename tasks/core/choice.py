@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.intervals import paired_gain
+from tasks.core.intervals import Interval, paired_gain
 
 
 def choose_plan(right: dict[str, np.ndarray], default: str, confidence: float) -> tuple[str, list[dict[str, Any]], str]:
@@ -15,7 +15,8 @@ def choose_plan(right: dict[str, np.ndarray], default: str, confidence: float) -
     """
     entries, better = [], []
     for name, right_N in right.items():
-        gap = paired_gain(right_N, right[default], confidence)
+        same = Interval(0.0, 0.0, 0.0, len(right_N))
+        gap = same if name == default else paired_gain(right_N, right[default], confidence)
         entries.append({
             "plan": name, "val_accuracy": float(right_N.mean()) if len(right_N) else None, "n": len(right_N),
             "minus_default": gap.value, "low": gap.low, "high": gap.high,

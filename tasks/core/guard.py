@@ -1,14 +1,13 @@
 """The guard against negative transfer: adopt the adapted model only where labels that nothing else read prove it better."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
-from tasks.core.intervals import Interval, paired_gain
+from tasks.core.intervals import Interval, gain_of_counts, paired_gain
 
 ADOPT, KEEP, INCONCLUSIVE = "adopt", "keep", "inconclusive"
+MOST_TIMES_N, SEARCH_STEP = 100, 1.02
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,23 @@ def decide(
         return GuardDecision(ADOPT, f"better than {than} beyond the interval: {interval}", gain, discordant, 0)
     if gain.high < -margin:
         return GuardDecision(KEEP, f"worse than {than} beyond the interval: {interval}", gain, discordant, 0)
-    more = labels_needed(gain.value + margin, discordant / n, n, confidence)
+    wins = int((adapted_right_N & ~source_right_N).sum())
+    more = labels_needed(wins, discordant - wins, n, margin=margin, confidence=confidence)
     advice = (
         f"about {more} more labels would decide"
         if more is not None
-        else "no number of labels would decide at this gain"
+        else "no affordable number of labels would decide at this gain"
     )
     return GuardDecision(INCONCLUSIVE, f"not proven either way: {interval}; {advice}", gain, discordant, more)
 
 
-def labels_needed(gain: float, discordant_share: float, n: int, confidence: float) -> int | None:
-    """More labels until a gain of this size leaves the interval, by the normal approximation; None at a gain of 0."""
-    if gain == 0 or discordant_share == 0:
-        return None
-    z = float(norm.ppf((1 + confidence) / 2))
-    variance = discordant_share - min(gain**2, discordant_share)
-    return max(math.ceil(z * z * variance / gain**2) - n, 1)
+def labels_needed(wins: int, losses: int, n: int, *, margin: float, confidence: float) -> int | None:
+    """More labels until the interval leaves -margin, if wins and losses go on at the same rate; None beyond 100 times n."""
+    size = float(n)
+    while size < MOST_TIMES_N * n:
+        size = max(size * SEARCH_STEP, size + 1)
+        whole = round(size)
+        gain = gain_of_counts(round(wins * whole / n), round(losses * whole / n), whole, confidence)
+        if gain.low > -margin or gain.high < -margin:
+            return whole - n
+    return None

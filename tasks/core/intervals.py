@@ -53,10 +53,13 @@ def paired_gain(one_N: np.ndarray, other_N: np.ndarray, confidence: float) -> In
     (m/n)(2 w/m - 1). Both shares take their exact (Clopper-Pearson) interval, and the end of m/n that lies farther out is
     used: the sign is that of the exact sign test, the ends are rather too far apart than too near.
     """
-    n = len(one_N)
+    return gain_of_counts(int((one_N & ~other_N).sum()), int((~one_N & other_N).sum()), len(one_N), confidence)
+
+
+def gain_of_counts(wins: int, losses: int, n: int, confidence: float) -> Interval:
+    """`paired_gain` from the number of images that only one, or only the other, gets right."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
-    wins, losses = int((one_N & ~other_N).sum()), int((~one_N & other_N).sum())
     differ = clopper_pearson(wins + losses, n, confidence)
     won = clopper_pearson(wins, wins + losses, confidence)
     low = (differ.low if won.low > 0.5 else differ.high) * (2 * won.low - 1)

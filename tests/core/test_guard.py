@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from tasks.core.guard import ADOPT, INCONCLUSIVE, KEEP, GuardDecision, decide, labels_needed
 
@@ -49,19 +49,29 @@ def test_the_reason_gives_the_numbers() -> None:
     # 8/10 is .4439 to .9748, 10/40 up to .4120 (Clopper-Pearson)
     assert guard(8, 2, 30).reason == (
         "not proven either way: gain +0.150, 95% interval -0.046 to +0.391, exactly one of the two right on 10 of "
-        "n = 40 guard labels; about 1 more labels would decide"
+        "n = 40 guard labels; about 8 more labels would decide"
     )
     assert guard(30, 2, 88).reason.startswith("better than source-only beyond the interval: gain +0.233")
     assert guard(2, 30, 88).reason.startswith("worse than source-only beyond the interval: gain -0.233")
-    assert guard(5, 5, 10).reason.endswith("; no number of labels would decide at this gain")
+    assert guard(5, 5, 10).reason.endswith("; no affordable number of labels would decide at this gain")
 
 
-def test_labels_needed_by_hand() -> None:
-    # 1.96² (.25 - .15²) / .15² = 38.84; 1.96² (.3 - .1²) / .1² = 111.4
-    assert labels_needed(0.15, 0.25, 20, 0.95) == 39 - 20
-    assert labels_needed(-0.1, 0.3, 100, 0.95) == 112 - 100
-    assert labels_needed(0.15, 0.25, 40, 0.95) == 1
-    assert labels_needed(0.0, 0.25, 40, 0.95) is None
+@pytest.mark.parametrize(("wins", "losses", "n"), [(8, 2, 40), (9, 3, 120), (20, 10, 200), (2, 8, 40), (5, 2, 60)])
+def test_as_many_more_labels_as_said_would_decide(wins: int, losses: int, n: int) -> None:
+    """Checked with scipy's exact sign test at the same rates: that many decide, and 5 % fewer of the total don't."""
+
+    def decides(size: int) -> bool:
+        won, lost = round(wins * size / n), round(losses * size / n)
+        return bool(binomtest(won, won + lost).pvalue < 0.05)
+
+    more = labels_needed(wins, losses, n, margin=0.0, confidence=0.95)
+    assert more is not None
+    assert decides(n + more)
+    assert not decides(max(int((n + more) * 0.95), n))
+
+
+def test_no_number_of_labels_decides_between_equals() -> None:
+    assert labels_needed(5, 5, 40, margin=0.0, confidence=0.95) is None
 
 
 def test_equal_models_are_adopted_no_more_often_than_promised() -> None:

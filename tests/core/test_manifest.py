@@ -146,7 +146,7 @@ def test_all_problems_of_the_rows_are_told_at_once(root: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", "ink", "ink/a"])
 def test_a_folder_is_no_image(root: Path, path: str) -> None:
-    with pytest.raises(ValueError, match="1 (image files are missing|paths are not plain)"):
+    with pytest.raises(ValueError, match=r"1 (image files are missing|paths are not plain)"):
         checked_rows(rows_of((path, "source", "", "a")), root)
 
 

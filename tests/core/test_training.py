@@ -127,7 +127,7 @@ def test_a_head_needs_two_classes() -> None:
 
 
 @pytest.mark.parametrize("trains", ["all", "backbone", "last_block"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["resnet18", "convnext_tiny", "vit_b_16"])
 def test_each_trained_parameter_stands_in_one_group(architecture: str, trains: str) -> None:
     with torch.device("meta"):
         model = split_head(network(f"torchvision.{architecture}", 5), 5)
