@@ -19,10 +19,10 @@ setup: .venv/.complete
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@if command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
 	  PATH="$$PWD/$(BIN):$$PATH"; export VIRTUAL_ENV="$$PWD/.venv"; \
-	  uv pip install --quiet --require-hashes -r requirements.lock && uv pip install --quiet --no-deps -e .; \
+	  uv pip install --quiet --require-hashes -r requirements.lock && uv pip install --quiet --no-deps --no-build-isolation -e .; \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
 

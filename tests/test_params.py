@@ -98,7 +98,7 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
         (("validate_data.rules.readable.severity", "warn"), "an unreadable image can't be used"),
         (
             ("audit_bias.rules.0.column", "writer"),
-            "column 'writer' is not in build_manifest.audit_columns (block, slant)",
+            "column 'writer' is not in build_manifest.audit_columns (inferred_block, slant)",
         ),
         (("validate_data.rules.side_px.min", 30000), "side_px"),
     ],

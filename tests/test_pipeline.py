@@ -29,6 +29,9 @@ STAGES = [
 LIMIT_S = 900
 
 
+TESTBED = Path(os.environ.get("ACCLIMATE_TESTBED", ROOT / "../shared/testbed")).resolve()
+
+
 def small(params: dict[str, Any]) -> None:
     """Seconds in place of minutes: fewer images and epochs, all steps kept."""
     params["make_sample"] |= {"n_source_images": 220, "zoo_val_images": 100}
@@ -185,3 +188,36 @@ def test_no_stage_sees_what_it_must_not(reference: Path) -> None:
     target = [row.split(",") for row in valid[1:] if row.split(",")[domain] == "target"]
     assert {row[split] for row in target if row[label]} == {"train", "val"}
     assert {row[split] for row in target if not row[label]} == {"guard", "test", "unlabelled"}
+
+
+@pytest.mark.skipif(not TESTBED.is_dir(), reason="needs the testbed of real photographs (ACCLIMATE_TESTBED)")
+def test_real_photographs_run_with_the_example_parameters(clone: Path, environment: dict[str, str]) -> None:
+    """docs/examples/pacs_photo_to_art.yaml, smaller: it must run and choose, not be accurate."""
+    shutil.copyfile(ROOT / "docs/examples/pacs_photo_to_art.yaml", clone / "params.yaml")
+
+    def point_at_testbed(params: dict[str, Any]) -> None:
+        params["zoo"].update(folder=str(TESTBED / "zoo"), image_px=64)
+        table = str(TESTBED / "pacs/manifest.csv")
+        params["build_manifest"].update(root=str(TESTBED / "pacs"), table=table)
+        params["build_manifest"]["max_per_class"].update(source=20, target=40)
+        params["validate_data"].update(target_labels_per_class=5, min_source_per_class=5)
+        params["augment_images"]["transforms"] = params["augment_images"]["transforms"][:1]
+        params["select_model"].update(n_bootstrap=50, max_per_domain=100)
+        own = params["finetune_model"]
+        for phase in [
+            own["shot"],
+            *own["source"],
+            *own["scratch"],
+            *(p for plan in own["plans"].values() for p in plan),
+        ]:
+            if "n_epochs" in phase:
+                phase["n_epochs"] = 1
+
+    edit_params(clone, point_at_testbed)
+    told = call(clone, environment, "dvc", "repro", "register_model")
+    assert ran(told) == STAGES[1:]
+    selection = json.loads((clone / "data/selection.json").read_text())
+    assert selection["chosen"] == "imagenet_mobilenet_v2"
+    metrics = json.loads((clone / "data/metrics.json").read_text())
+    assert metrics["adopted"]["n"] == 7 * 16
+    assert "carries no audit columns" in (clone / "data/audit/report.html").read_text()

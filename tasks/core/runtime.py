@@ -65,6 +65,8 @@ def use_machine(device: str, n_threads: int) -> str:
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(n_threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False  # the fastest kernel of the moment is not the same one next time
     threadpool_limits(
         1, user_api="blas"
     )  # small matrices: more threads only wait for each other, 5 times slower on a busy machine

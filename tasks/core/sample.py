@@ -21,7 +21,7 @@ from tqdm import tqdm
 from tasks.core.files import write_table
 from tasks.core.runtime import address_rng, is_quiet
 
-COLUMNS = ["path", "label", "domain", "split", "group", "block", "slant"]
+COLUMNS = ["path", "label", "domain", "split", "group", "inferred_block", "slant"]
 DIGITS = tuple(string.digits)
 SIDE_PX = 32
 COARSE_PX = 8  # load_digits counts ink in an 8 x 8 grid
@@ -201,6 +201,6 @@ def _write_handwriting(folder: Path) -> list[dict[str, str]]:
     for index in tqdm(range(len(hand.labels)), desc="handwriting", disable=is_quiet()):
         path, block = f"handwriting/{index:05d}.png", f"block_{hand.blocks[index]:02d}"
         Image.fromarray(enlarged(hand.gray_NHW[index])).save(folder / path)
-        row = {"path": path, "label": str(hand.labels[index]), "domain": "handwriting", "group": block, "block": block}
+        row = {"path": path, "label": str(hand.labels[index]), "domain": "handwriting", "group": block, "inferred_block": block}
         rows.append({**row, "split": split_of_block(hand.blocks[index]), "slant": str(hand.slants[index])})
     return rows

@@ -99,8 +99,9 @@ def fit_head(model: ImageModel, x_ND: np.ndarray, y_N: np.ndarray, inverse_l2: f
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.fill_(float((x_ND @ weight_CD.T + bias_C).min()) - ABSENT_CLASS_GAP)
-        model.head.weight[classes] = torch.from_numpy(weight_CD).float()
-        model.head.bias[classes] = torch.from_numpy(bias_C).float()
+        device = model.head.weight.device
+        model.head.weight[classes] = torch.from_numpy(weight_CD).float().to(device)
+        model.head.bias[classes] = torch.from_numpy(bias_C).float().to(device)
 
 
 def smoothed_cross_entropy(images: ImageList, label_smoothing: float) -> LossOf:

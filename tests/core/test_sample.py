@@ -102,9 +102,9 @@ def test_table_holds_both_domains(table: pd.DataFrame) -> None:
     assert table["path"].is_unique
     fonts, hand = table[table["domain"] == "fonts"], table[table["domain"] == "handwriting"]
     assert (len(fonts), len(hand)) == (20, 1797)
-    assert (fonts[["split", "block", "slant"]] == "").all(axis=None)
+    assert (fonts[["split", "inferred_block", "slant"]] == "").all(axis=None)
     assert set(fonts["group"]) <= {font.stem for font in usable_fonts()}
-    assert (hand["group"] == hand["block"]).all()
+    assert (hand["group"] == hand["inferred_block"]).all()
     assert hand["split"].value_counts().to_dict() == {"test": 768, "train": 776, "val": 253}
     assert set(hand["slant"]) == {"left", "upright", "right"}
     assert (table["label"].str.fullmatch(r"\d")).all()

@@ -47,7 +47,7 @@ def test_usage_errors_end_with_2(arguments: list[str]) -> None:
 
 def test_all_params_problems_are_told_before_anything_runs(project: Path) -> None:
     text = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(text.replace("n_threads: 2", "n_thread: 2").replace("seed: 0", "seed: no"))
+    (project / "params.yaml").write_text(text.replace("n_threads: 1", "n_thread: 1").replace("seed: 0", "seed: no"))
     done = acclimate("run")
     assert done.returncode == 1
     for problem in ("runtime.n_thread ", "did you mean 'n_threads'", "seed"):
