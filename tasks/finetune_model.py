@@ -113,7 +113,7 @@ def fit_settings(params: Params, device: str) -> FitSettings:
     own = params.finetune_model
     return FitSettings(
         batch_size=own.batch_size,
-        label_smoothing=own.label_smoothing,
+        label_smoothing=own.label_smoothing.target,
         weight_decay=own.weight_decay,
         evaluate_every=own.evaluate_every,
         seed=params.seed,
@@ -157,7 +157,10 @@ def train_plan(shop: Workshop, name: str, phases: list[PhaseParams], images: tup
     def train(model: ImageModel) -> History:
         job = Job(name, *images, shop.view, shop.folder)
         core_phases = [core_phase(phase) for phase in phases]
-        return run_plan(model, core_phases, job=job, settings=shop.settings, features=shop.features)
+        settings = shop.settings
+        if name == SOURCE_ONLY:
+            settings = replace(settings, label_smoothing=shop.params.finetune_model.label_smoothing.source)
+        return run_plan(model, core_phases, job=job, settings=settings, features=shop.features)
 
     return run_once(shop.folder, name, start, train)
 

@@ -201,6 +201,12 @@ def _write_handwriting(folder: Path) -> list[dict[str, str]]:
     for index in tqdm(range(len(hand.labels)), desc="handwriting", disable=is_quiet()):
         path, block = f"handwriting/{index:05d}.png", f"block_{hand.blocks[index]:02d}"
         Image.fromarray(enlarged(hand.gray_NHW[index])).save(folder / path)
-        row = {"path": path, "label": str(hand.labels[index]), "domain": "handwriting", "group": block, "inferred_block": block}
+        row = {
+            "path": path,
+            "label": str(hand.labels[index]),
+            "domain": "handwriting",
+            "group": block,
+            "inferred_block": block,
+        }
         rows.append({**row, "split": split_of_block(hand.blocks[index]), "slant": str(hand.slants[index])})
     return rows

@@ -11,6 +11,7 @@ from tasks.core.manifest import draw_splits
 from tasks.core.runtime import address_seed
 
 HELD_OUT = ("val", "guard", "test")
+MIN_GUARD_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,20 @@ def _strictness(split: str) -> int:
 
 
 def _guard_split_off(target: pd.DataFrame, n_guard: int, seed: int) -> pd.DataFrame:
-    """Whole groups of val become guard, in addressed order, until n_guard labels or half of the groups are taken."""
-    sizes = target[target["split"] == "val"].groupby("group_id").size()
-    order = sorted(sizes.index, key=lambda group: address_seed(seed, "guard", group))
+    """Validation becomes guard, in addressed order, until n_guard labels or half of it are taken.
+
+    By whole groups where there are at least 10; of fewer, each side would be one or two writers or devices that tell
+    little about the others, so every group is then shared out by image. Neither side is ever trained on.
+    """
+    val = target[target["split"] == "val"]
+    unit = val["group_id"] if val["group_id"].nunique() >= MIN_GUARD_GROUPS else val["image_id"]
+    sizes = unit.groupby(unit).size()
+    order = sorted(sizes.index, key=lambda name: address_seed(seed, "guard", name))
     chosen: list[str] = []
-    for group in order[: len(order) // 2]:
+    for name in order[: len(order) // 2]:
         if sizes[chosen].sum() < n_guard:
-            chosen.append(group)
-    taken = (target["split"] == "val") & target["group_id"].isin(chosen)
+            chosen.append(name)
+    taken = unit.isin(chosen).reindex(target.index, fill_value=False)
     return target.assign(split=target["split"].mask(taken, "guard"))
 
 

@@ -183,9 +183,14 @@ class Guard(Section):
     confidence: Confidence
 
 
+class Smoothing(Section):
+    source: Annotated[float, Field(ge=0, lt=1)]
+    target: Annotated[float, Field(ge=0, lt=1)]
+
+
 class FinetuneModel(Section):
     batch_size: Annotated[int, Field(ge=2)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Smoothing
     weight_decay: Annotated[float, Field(ge=0)]
     evaluate_every: Count
     source: Plan
