@@ -14,7 +14,7 @@ import pandas as pd
 
 from tasks.core.features import Features, capped, read_features
 from tasks.core.files import write_json, write_table
-from tasks.core.manifest import part, read_valid_manifest
+from tasks.core.manifest import classes_of, part, read_valid_manifest
 from tasks.core.model import count_parameters
 from tasks.core.ranking import Score, choose, mean_ranks, p_best
 from tasks.core.runtime import run_stage, use_machine
@@ -31,7 +31,8 @@ def main() -> None:
     candidates = read_zoo(Path(params.zoo.folder), params.zoo.candidates)
     scores, nulls, left_out = all_scores(manifest, candidates, params)
     ranks, best = mean_ranks(scores), p_best(scores)
-    sizes = np.array([count_parameters(c.architecture, c.n_source_classes) for c in candidates])
+    n_classes = len(classes_of(manifest))  # the size it will have: a head for many source classes is no cost here
+    sizes = np.array([count_parameters(c.architecture, n_classes) for c in candidates])
     chosen, tied = choose(best, ranks, sizes, settings.tie_p_best)
     order = np.lexsort((ranks, -best))
     ranking = [
