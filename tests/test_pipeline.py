@@ -196,11 +196,11 @@ def test_real_photographs_run_with_the_example_parameters(clone: Path, environme
     shutil.copyfile(ROOT / "docs/examples/pacs_photo_to_art.yaml", clone / "params.yaml")
 
     def point_at_testbed(params: dict[str, Any]) -> None:
-        params["zoo"].update(folder=str(TESTBED / "zoo"), image_px=64)
+        params["zoo"].update(folder=str(TESTBED / "zoo"), image_px=96)
         table = str(TESTBED / "pacs/manifest.csv")
         params["build_manifest"].update(root=str(TESTBED / "pacs"), table=table)
-        params["build_manifest"]["max_per_class"].update(source=20, target=40)
-        params["validate_data"].update(target_labels_per_class=5, min_source_per_class=5)
+        params["build_manifest"]["max_per_class"].update(source=20, target=60)
+        params["validate_data"].update(target_labels_per_class=15, min_source_per_class=5)
         params["augment_images"]["transforms"] = params["augment_images"]["transforms"][:1]
         params["select_model"].update(n_bootstrap=50, max_per_domain=100)
         own = params["finetune_model"]
@@ -219,5 +219,5 @@ def test_real_photographs_run_with_the_example_parameters(clone: Path, environme
     selection = json.loads((clone / "data/selection.json").read_text())
     assert selection["chosen"] == "imagenet_mobilenet_v2"
     metrics = json.loads((clone / "data/metrics.json").read_text())
-    assert metrics["adopted"]["n"] == 7 * 16
+    assert metrics["adopted"]["n"] == 7 * 24
     assert "carries no audit columns" in (clone / "data/audit/report.html").read_text()
