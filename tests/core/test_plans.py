@@ -1,7 +1,6 @@
 """Plans: phases in order on one network, and finished runs that are kept."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +32,6 @@ def small_model() -> ImageModel:
 
 def turned(image: np.ndarray, _image_id: str, epoch: int) -> np.ndarray:
     return np.rot90(image, epoch + 1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

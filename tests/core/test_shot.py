@@ -1,7 +1,6 @@
 """SHOT: losses and pseudo-labels worked out by hand, and a head that stays what it was."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,6 @@ def double(rows: list[list[float]]) -> Tensor:
 def small_model() -> ImageModel:
     torch.manual_seed(0)
     return split_head(SmallResNet(3, width=4), 3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

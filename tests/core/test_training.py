@@ -1,6 +1,5 @@
 """Training: what learns, at which rate, and that a killed run ends with the same bytes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +32,6 @@ from tasks.core.training import (
 SETTINGS = FitSettings(batch_size=8, label_smoothing=0.1, weight_decay=0.05, evaluate_every=2, seed=3, device="cpu")
 ARCHITECTURES = ("resnet18", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t")
 N_IMAGES = 17  # with batches of 8 the last one holds a single image
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,0 +1,14 @@
+"""Bytes are promised per thread count, so tests of the numbers use one thread, as the shipped parameters do."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
