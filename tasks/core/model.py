@@ -6,11 +6,10 @@ Axes: N images, C classes, D features, H height, W width.
 from itertools import pairwise
 from pathlib import Path
 
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torch.nn.functional import relu
 
 from tasks.core.files import whole_file
 
@@ -26,7 +25,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         sizes = [width, width, 2 * width, 4 * width, 8 * width]
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        self.layers = nn.Sequential(*(_residual_block(n_in, n_out) for n_in, n_out in pairwise(sizes)))
+        self.layers = nn.Sequential(*(ResidualBlock(n_in, n_out) for n_in, n_out in pairwise(sizes)))
         self.fc = nn.Linear(sizes[-1], n_classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -34,11 +33,22 @@ class SmallResNet(nn.Module):
         return self.fc(maps.mean((2, 3)))
 
 
-def _residual_block(n_in: int, n_out: int) -> nn.Module:
-    if n_in == n_out:
-        return BasicBlock(n_in, n_out)
-    shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, 2, bias=False), nn.BatchNorm2d(n_out))
-    return BasicBlock(n_in, n_out, 2, shortcut)
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016); halves the map where the width changes."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        stride = 1 if n_in == n_out else 2
+        shortcut = [nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)] if stride > 1 else []
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.downsample = nn.Sequential(*shortcut)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        maps = relu(self.bn1(self.conv1(x_NCHW)))
+        return relu(self.bn2(self.conv2(maps)) + self.downsample(x_NCHW))
 
 
 class ImageModel(nn.Module):
@@ -58,9 +68,11 @@ class ImageModel(nn.Module):
 
 def network(architecture: str, n_classes: int) -> nn.Module:
     """An untrained network. `acclimate.small_resnet`, or `torchvision.<name>` for any torchvision classifier."""
-    package, _, name = architecture.partition(".")
     if architecture == "acclimate.small_resnet":
         return SmallResNet(n_classes)
+    import torchvision  # 4 seconds to import: it loads torch's compiler
+
+    package, _, name = architecture.partition(".")
     if package == "torchvision" and name in torchvision.models.list_models(module=torchvision.models):
         net = torchvision.models.get_model(name, weights=None, num_classes=n_classes)
         if getattr(net, "aux_logits", False):
