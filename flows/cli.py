@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from tasks.params import Params
 
 # Everything heavier is imported by the command that needs it: `acclimate --help` answers at once.
 
@@ -37,7 +40,7 @@ def plain_errors() -> Iterator[None]:
     """What a person can mend ends as one sentence on stderr and exit code 1."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -56,11 +59,28 @@ def run(engine: EngineChoice = Engine.dvc) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that stages end with us
     with plain_errors():
-        read_params()
+        check_places(read_params())
         run_with_dvc() if engine is Engine.dvc else run_with_prefect()
         show_results()
         if engine is Engine.dvc and (told := register_again()):
             typer.echo(f"registry: {told}")
+
+
+def check_places(params: "Params") -> None:
+    """Nothing. ValueError lists the given folders and tables that are not there; what the sample makes comes later."""
+    given = {
+        "build_manifest.root": params.build_manifest.root,
+        "build_manifest.table": params.build_manifest.table,
+        "zoo.folder": params.zoo.folder,
+    }
+    sample = Path("data/sample").resolve()
+    absent = [
+        f"{key} {place!r} does not exist; mend it in params.yaml"
+        for key, place in given.items()
+        if not Path(place).resolve().is_relative_to(sample) and not Path(place).exists()
+    ]
+    if absent:
+        raise ValueError("; ".join(absent))
 
 
 def run_with_dvc() -> None:
@@ -94,9 +114,11 @@ def status() -> None:
     """Shows what would run, who is running, the last results and the registered models."""
     from flows.run_lock import lock_holder
     from tasks.core.runtime import acclimate_home
+    from tasks.params import read_params
 
-    holder = lock_holder(acclimate_home(), Path.cwd())
     with plain_errors():
+        read_params()
+        holder = lock_holder(acclimate_home(), Path.cwd())
         out.print(f"run lock: {holder or 'free'}", markup=False, highlight=False)
         if holder is None:  # DVC answers no question while a stage writes
             out.print(f"to run: {out_of_date()}", markup=False, highlight=False)
@@ -192,6 +214,8 @@ def predict(
     quiet_tools()
     with plain_errors():
         params = read_params()
+        if csv and not csv.absolute().parent.is_dir():
+            raise ValueError(f"--out {csv}: the folder {csv.absolute().parent} does not exist; make it first")
         bundle = registered_bundle(params.register_model.name, alias)
         rows = predict_images(bundle, images, device=params.runtime.device, n_threads=params.runtime.n_threads)
     if csv:

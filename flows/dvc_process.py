@@ -54,6 +54,10 @@ def failure_reason(lines: Sequence[str], exit_code: int) -> str:
         reason = told[-1]
     elif killed := re.search(r"exited with -(\d+)$", reason):
         reason = f"was killed by signal {killed[1]}" + ("; the machine may lack memory" if killed[1] == "9" else "")
+    elif "is being blocked by" in reason:
+        reason += (
+            "; wait until that process has ended, or end it (a killed run can leave its stage alive), and run again"
+        )
     elif at and reason.startswith("failed to run: "):
         reason = f"{words[at - 1]} ({reason})"  # a bug: the last line of its traceback
     return f"{stage}: {reason}" if stage else reason

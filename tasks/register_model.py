@@ -91,7 +91,7 @@ def registered_bundle(name: str, alias: str) -> Path:
             version = client.get_model_version_by_alias(name, alias)
         except MlflowException:
             raise ValueError(
-                f"no model {name!r} carries the alias {alias!r}; register one with `acclimate run`"
+                f"no model {name!r} carries the alias {alias!r}; `acclimate run` registers its model as {ALIAS!r}"
             ) from None
     folder = acclimate_home() / "bundles" / version.tags["candidate_id"]
     if not folder.is_dir():

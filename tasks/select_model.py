@@ -22,6 +22,8 @@ from tasks.core.selection import CandidateFeatures, ScoreSettings, similarity_sc
 from tasks.core.zoo_file import Candidate, read_zoo
 from tasks.params import Params, SelectModel, read_params
 
+NEAREST_ONLY = "no target labels, so this says which network sees the domains as most alike, not which is best: "
+
 
 def main() -> None:
     params = read_params()
@@ -43,7 +45,7 @@ def main() -> None:
     selection = {
         "chosen": candidates[chosen].name,
         "tied": [candidates[m].name for m in tied],
-        "reason": reason(candidates, best, chosen, tied),
+        "reason": ("" if not left_out else NEAREST_ONLY) + reason(candidates, best, chosen, tied),
         "rule": (
             "Candidates are ranked by the weighted mean of their ranks over all scores; P(best) is the share of bootstrap "
             f"draws in which a candidate comes first; all with P(best) of at least {settings.tie_p_best} are tied with the "

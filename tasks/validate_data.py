@@ -35,7 +35,10 @@ def main() -> None:
     reason = "unlabelled image of a group that is held out for validation or test"
     rejected = pd.concat([rejected, held_out[["image_id", "path"]].assign(reasons=reason)])
 
-    write_json(Path("data/validation.json"), summary(findings, accepted, classes_of(rows), settings))
+    write_json(
+        Path("data/validation.json"),
+        summary(findings, accepted, classes_of(rows), settings) | {"n_set_aside": len(held_out)},
+    )
     write_table(Path("data/rejected.csv"), rejected)
     write_table(Path("data/manifest_valid.csv"), hidden_labels(accepted))
     write_table(Path("data/test_labels.csv"), labels_of(accepted, "test"))
@@ -59,6 +62,9 @@ def summary(
         for found in findings
         if found["severity"] == "block" and found["n_failed"]
     ]
+    unknown = sorted(set(accepted["label"]) - {"", *classes})
+    if unknown and settings.rules.known_label.severity == "block":
+        blocked_by.append(f"target label {', '.join(map(repr, unknown))} is no source class ({', '.join(classes)})")
     n_all = max(findings[0]["n_checked"], 1)
     n_rejected = len({image["image_id"] for f in findings if f["severity"] == "drop" for image in f["images"]})
     if n_rejected > settings.max_rejected_share * n_all:

@@ -134,6 +134,7 @@ def test_every_planted_fault_is_found_by_its_path_and_nothing_else(params: dict[
         "rule known_label fails for 1 image(s), the first: bad/unknown.png",
         "rule one_label_per_pixels fails for 2 image(s), the first: bad/contradiction.png",
         "rule duplicates_across_splits fails for 4 image(s), the first: bad/group_1.png",
+        "target label 'zebra' is no source class (a, b, c)",
     ]
     with pytest.raises(ValueError, match=r"the data is blocked: rule known_label fails for 1 image\(s\)") as caught:
         read_valid_manifest(MANIFEST, VALIDATION)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from tasks.core.files import file_sha256, read_json, whole_folder, write_json
@@ -62,8 +61,8 @@ def predict_images(folder: Path, image_paths: list[Path], *, device: str, n_thre
         for path in image_paths[start : start + BATCH_SIZE]:
             try:
                 readable[path] = read_square(path, description["image_px"])
-            except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
-                errors[path] = f"{type(error).__name__}: {error}"
+            except Exception as error:  # decoders raise anything; one bad file must not cost the others
+                errors[path] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if readable:
             probs |= dict(
                 zip(readable, _probabilities(model, list(readable.values()), description, device), strict=True)

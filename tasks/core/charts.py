@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+SOURCE_ONLY = "source_only"
 CYCLE = ["#0b6e99", "#d1495b", "#3a7d44", "#e1a730", "#6d4c91", "#5f6b6d", "#00a6a6", "#a05c2c"]
 
 
@@ -47,9 +48,7 @@ def selection_chart(candidates: list[dict[str, Any]]) -> str:
         axis.errorbar(value, rows, xerr=spread, fmt="o", color=CYCLE[0], capsize=3)
         if "null" in entries[0]:
             axis.plot([e["null"] for e in entries], rows, "|", color="#777777", markersize=12)
-        better = (
-            "higher is better" if entries[0]["higher_is_better"] else "lower is nearer; grey: source against source"
-        )
+        better = "higher is better" if entries[0]["higher_is_better"] else "lower is nearer; grey: null"
         axis.set(title=score.replace("_", " "), xlabel=better)
     for axis in axes[: len(scores) + 1]:
         axis.set_yticks(rows, names)
@@ -68,10 +67,12 @@ def learning_chart(history: pd.DataFrame) -> str:
         loss_axis.plot(epochs, pd.to_numeric(rows["loss"]), color=colour, label=str(name).replace("_", " "))
         accuracy = pd.to_numeric(rows["val_accuracy"]).to_numpy()
         measured = ~np.isnan(accuracy)
+        if name == SOURCE_ONLY:
+            continue  # measured on source images, so it is no match for the others
         accuracy_axis.plot(epochs[measured], accuracy[measured], "o-", markersize=3, color=colour)
     loss_axis.set(title="training loss", xlabel="epoch")
     loss_axis.legend(frameon=False, fontsize=8)
-    accuracy_axis.set(title="validation accuracy", xlabel="epoch")
+    accuracy_axis.set(title="accuracy on target validation", xlabel="epoch")
     return _svg(figure)
 
 

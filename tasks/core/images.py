@@ -50,7 +50,13 @@ class ImageFiles:
     def __getitem__(self, path: str) -> np.ndarray:
         if path in self._cache:
             return self._cache[path]
-        pixels = read_square(self.root / path, self.side_px)
+        try:
+            pixels = read_square(self.root / path, self.side_px)
+        except Exception as error:  # it could be read when it was measured
+            raise ValueError(
+                f"{self.root / path} changed or vanished since build_manifest ({type(error).__name__}); restore it, or run "
+                "the pipeline again to take it out"
+            ) from None
         self._cache[path] = pixels
         self._bytes += pixels.nbytes
         while self._bytes > CACHE_BYTES:

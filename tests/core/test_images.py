@@ -165,3 +165,9 @@ def test_the_cache_stays_within_its_bytes(tmp_path: Path, monkeypatch) -> None:
     files = ImageFiles(tmp_path, 4)
     assert [int(files[f"{k}.png"][0, 0, 0]) for k in (0, 1, 2, 3, 0, 3)] == [0, 1, 2, 3, 0, 3]
     assert len(files._cache) == 2
+
+
+def test_an_image_that_vanished_since_it_was_measured_is_named(tmp_path: Path) -> None:
+    files = ImageFiles(tmp_path, 8)
+    with pytest.raises(ValueError, match=r"a/gone.png changed or vanished since build_manifest \(FileNotFoundError\)"):
+        files["a/gone.png"]

@@ -133,3 +133,16 @@ def test_results_are_shown_as_the_stages_wrote_them(project: Path) -> None:
     assert "audit: fail: gap of 0.2" in done.stdout
     assert "scratch" in done.stdout
     assert "not measured" in done.stdout
+
+
+def test_given_places_that_are_not_there_are_told_together_before_anything_runs(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    text = text.replace("root: data/sample/images", "root: nowhere").replace(
+        "folder: data/sample/zoo", "folder: no_zoo"
+    )
+    (project / "params.yaml").write_text(text)
+    done = acclimate("run")
+    assert done.returncode == 1
+    assert "build_manifest.root 'nowhere' does not exist; mend it in params.yaml" in done.stderr
+    assert "zoo.folder 'no_zoo' does not exist" in done.stderr
+    assert not (project / "dvc.lock").exists()

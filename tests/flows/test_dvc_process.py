@@ -17,7 +17,8 @@ RAN = "ERROR: failed to reproduce 'validate_data': failed to run: python -m task
         (["ERROR: failed to reproduce 'x': missing data 'source': a.csv"], "x: missing data 'source': a.csv"),
         (
             ["ERROR: failed to reproduce 'x': 'a' is busy, it is being blocked by:", "  (PID 7): dvc repro", "", "If"],
-            "x: 'a' is busy, it is being blocked by: (PID 7): dvc repro",
+            "x: 'a' is busy, it is being blocked by: (PID 7): dvc repro; wait until that process has ended, or end it (a "
+            "killed run can leave its stage alive), and run again",
         ),
         ([], "dvc ended with exit code 255"),
     ],

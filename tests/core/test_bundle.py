@@ -1,0 +1,52 @@
+"""The bundle: its bytes are checked, and one bad image costs the others nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.core.bundle import candidate_id, check_bundle, predict_images, write_bundle
+from tasks.core.files import write_json
+from tasks.core.model import SmallResNet, save_weights, split_head
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_weights(split_head(SmallResNet(3), 3), tmp_path / "w.safetensors")
+    description = {"architecture": "acclimate.small_resnet", "classes": ["a", "b", "c"], "image_px": 32}
+    write_json(tmp_path / "m.json", description | {"mean": [0.5] * 3, "std": [0.5] * 3})
+    files = {"model.safetensors": tmp_path / "w.safetensors", "model.json": tmp_path / "m.json"}
+    write_bundle(tmp_path / "bundle", files, {"name": "x"})
+    return tmp_path / "bundle"
+
+
+def test_one_flipped_byte_is_refused_by_name(bundle: Path) -> None:
+    before = candidate_id(bundle)
+    assert check_bundle(bundle)["name"] == "x"
+    content = bytearray((bundle / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (bundle / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.safetensors has sha256"):
+        check_bundle(bundle)
+    assert candidate_id(bundle) == before
+
+
+def test_images_that_cannot_be_read_have_their_reason_and_the_others_their_class(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 64 × 64 is then more than twice the limit: a bomb
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "good.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "bomb.png")
+    (tmp_path / "text.png").write_text("no image")
+    paths = [tmp_path / name for name in ("bomb.png", "good.png", "text.png", "gone.png")]
+    rows = predict_images(bundle, paths, device="cpu", n_threads=1)
+    assert [error.split(":")[0] for error in rows["error"]] == [
+        "DecompressionBombError", "", "UnidentifiedImageError", "FileNotFoundError",
+    ]  # fmt: skip
+    assert rows.loc[1, "y_pred"] in ("a", "b", "c")
+    assert rows.loc[1, ["p_a", "p_b", "p_c"]].sum() == pytest.approx(1)
+    assert rows.loc[[0, 2, 3], "y_pred"].eq("").all()
