@@ -1,6 +1,8 @@
 """The embedded sample over several seeds: every model on test writers that no choice has seen.
 
-    python benchmarks/sample_seeds.py [n_seeds]        about two minutes a seed; writes benchmarks/results/sample_seeds.json
+    python benchmarks/sample_seeds.py [n_seeds [first_seed]]
+
+About two minutes a seed; writes benchmarks/results/sample_seeds.json (from seed 20 on: sample_seeds_20.json).
 
 A seed changes the rendering, the zoo's pretraining, the few labels, the splits of the source and all training draws.
 """
@@ -18,9 +20,9 @@ from scipy.stats import t
 MODELS = ["source_only", "scratch", "finetuned", "shot", "adopted"]
 
 
-def main(n_seeds: int) -> None:
+def main(n_seeds: int, first_seed: int) -> None:
     runs = []
-    for seed in range(n_seeds):
+    for seed in range(first_seed, first_seed + n_seeds):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(run_pipeline(Path(folder) / "run", ROOT / "params.yaml", lambda p, s=seed: p.update(seed=s)))
         print(seed, line(runs[-1]), flush=True)
@@ -39,7 +41,7 @@ def main(n_seeds: int) -> None:
         "guard": [run["decision"]["guard"]["reason"] for run in runs],
         "seconds": [run["seconds"] for run in runs],
     }
-    path = ROOT / "benchmarks/results/sample_seeds.json"
+    path = ROOT / f"benchmarks/results/sample_seeds{f'_{first_seed}' if first_seed else ''}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -61,4 +63,5 @@ def summary(values: list[float]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    given = [int(argument) for argument in sys.argv[1:]]
+    main(given[0] if given else 5, given[1] if len(given) > 1 else 0)
