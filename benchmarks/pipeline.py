@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ STAGES = [
 
 def run_pipeline(folder: Path, params_file: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """metrics, selection, decision and seconds per stage; the folder holds everything else afterwards."""
-    (folder / "data").mkdir(parents=True)
+    shutil.copytree(ROOT / "data/given", folder / "data/given")
     params = YAML(typ="safe").load(params_file.read_text(encoding="utf-8"))
     change(params)
     YAML(typ="safe").dump(params, folder / "params.yaml")

@@ -13,6 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.data_cli import add_commands
+from flows.validate import validate
+
 if TYPE_CHECKING:
     from tasks.params import Params
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 registry = typer.Typer(help="The model registry.", no_args_is_help=True)
 app.add_typer(registry, name="registry")
+app.command()(validate)
+add_commands(app)
 out = Console()
 
 
@@ -78,6 +83,11 @@ def check_places(params: "Params") -> None:
         f"{key} {place!r} does not exist; mend it in params.yaml"
         for key, place in given.items()
         if not Path(place).resolve().is_relative_to(sample) and not Path(place).exists()
+    ]
+    absent += [
+        f"{path} is missing: it holds what people decided; restore it with `git checkout {path}`"
+        for path in ("data/given/labels.csv", "data/given/accepted_profile.json")
+        if not Path(path).exists()
     ]
     if absent:
         raise ValueError("; ".join(absent))
@@ -139,7 +149,7 @@ def out_of_date() -> str:
 
 def show_results() -> None:
     """Prints verdict, decision, metrics and the report's place, as far as they exist."""
-    from flows.results import REPORT, decision_sentence, metric_rows, read_results
+    from flows.results import REPORT, data_sentence, decision_sentence, metric_rows, read_results
 
     results = read_results()
     if results.metrics and (rows := metric_rows(results.metrics)):
@@ -150,6 +160,7 @@ def show_results() -> None:
             table.add_row(*row.values())
         out.print(table)
     told = {
+        "data": results.gate and data_sentence(results.gate),
         "audit": results.audit and f"{results.audit['verdict']}: {results.audit['reason']}",
         "decision": results.decision and decision_sentence(results.decision),
         "report": REPORT.exists() and REPORT.absolute(),
@@ -173,12 +184,16 @@ def show_registered() -> None:
 
 
 @app.command()
-def report(open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False) -> None:
-    """Prints the path of the report."""
-    from flows.results import report_path
+def report(
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    data: Annotated[bool, typer.Option("--data", help="The page on the data, not the audit.")] = False,
+    docs: Annotated[bool, typer.Option("--data-docs", help="Build Great Expectations' Data Docs anew.")] = False,
+) -> None:
+    """Prints the path of the audit report, or of the page on the data."""
+    from flows.results import data_docs, report_path, validation_path
 
     with plain_errors():
-        path = report_path()
+        path = data_docs() if docs else validation_path() if data else report_path()
     typer.echo(path)
     if open_it:
         typer.launch(path.as_uri())

@@ -1,16 +1,19 @@
 """What a run left behind, for people: read from the files of the stages, computed nowhere else."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 REPORT = Path("data/audit/report.html")
+VALIDATION_PAGE = Path("data/validation.html")
 BUNDLE = Path("data/bundle")
 FILES = {
     "metrics": Path("data/metrics.json"),
     "audit": Path("data/audit/verdict.json"),
     "decision": Path("data/model/decision.json"),
+    "gate": Path("data/gate.json"),
 }
 
 
@@ -21,6 +24,7 @@ class Results:
     metrics: dict[str, Any] | None
     audit: dict[str, Any] | None
     decision: dict[str, Any] | None
+    gate: dict[str, Any] | None
 
 
 def read_results() -> Results:
@@ -42,6 +46,13 @@ def metric_rows(metrics: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def data_sentence(gate: dict[str, Any]) -> str:
+    """Whether the data was accepted; results beside blocked data are those of an earlier run."""
+    if not gate["blocked_by"]:
+        return f"accepted; see {VALIDATION_PAGE}"
+    return f"blocked: {'; '.join(gate['blocked_by'])}; see {VALIDATION_PAGE}; other results are of an earlier run"
+
+
 def decision_sentence(decision: dict[str, Any]) -> str:
     """Which model the run ended with, and why."""
     guard = decision["guard"]
@@ -59,10 +70,36 @@ def register_again() -> str | None:
 
 
 def report_path() -> Path:
-    """The report's absolute path. FileNotFoundError names the stage that makes it."""
-    if not REPORT.exists():
-        raise FileNotFoundError(f"{REPORT} is missing: it is made by the stage audit_bias; run `acclimate run`")
-    return REPORT.absolute()
+    """The audit report's absolute path. FileNotFoundError names the stage that makes it."""
+    return _page(REPORT, "audit_bias")
+
+
+def validation_path() -> Path:
+    """The validation page's absolute path. FileNotFoundError names the stage that makes it."""
+    return _page(VALIDATION_PAGE, "validate_data")
+
+
+def data_docs() -> Path:
+    """Great Expectations' Data Docs of the last facts, built anew in the ignored folder; the path of their first page."""
+    from tasks.core.checks import checked_columns
+    from tasks.core.facts import read_facts
+    from tasks.core.manifest import read_manifest
+    from tasks.core.runtime import acclimate_home, quiet_tools
+    from tasks.params import read_params
+    from tasks.validate_data import build_data_docs
+
+    quiet_tools()
+    rules = read_params().validate_data.rules
+    manifest, facts = read_manifest(Path("data/manifest.csv")), read_facts(Path("data/facts.csv"))
+    folder = acclimate_home() / "data_docs"
+    shutil.rmtree(folder, ignore_errors=True)
+    return build_data_docs(checked_columns(manifest, facts, rules.unique_pictures.max_bits), rules, folder)
+
+
+def _page(page: Path, stage: str) -> Path:
+    if not page.exists():
+        raise FileNotFoundError(f"{page} is missing: it is made by the stage {stage}; run `acclimate run`")
+    return page.absolute()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

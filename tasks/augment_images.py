@@ -1,6 +1,6 @@
 """augment_images: the resolved augmentation policy and a contact sheet of what it does.
 
-reads   data/manifest_valid.csv, data/validation.json, the images
+reads   data/manifest_valid.csv, data/gate.json, the images
 writes  data/augmentation/policy.json, data/augmentation/preview.png
 
 Also offers the view itself (image, image_id, epoch → image) to the stages that train: augmentation happens on the
@@ -18,7 +18,7 @@ from PIL import Image
 
 from tasks.core.batches import View
 from tasks.core.files import read_json, whole_file, whole_folder, write_json
-from tasks.core.images import read_square
+from tasks.core.images import ImageFiles
 from tasks.core.manifest import part, read_valid_manifest
 from tasks.core.runtime import address_seed, quiet_tools, run_stage
 from tasks.params import Transform, read_params
@@ -31,13 +31,14 @@ USUAL_PX = 224  # where each network sees its own size
 
 def main() -> None:
     params = read_params()
-    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     side_px = params.zoo.image_px or USUAL_PX
     policy = resolve_policy(params.augment_images.transforms, side_px)
     view = make_view(policy, params.seed)
     preview = params.augment_images.preview
     rows = part(manifest, "target", "train", "unlabelled").sort_values("image_id").head(preview.n_images)
-    images = [read_square(Path(params.build_manifest.root) / path, side_px) for path in rows["path"]]
+    files = ImageFiles(Path(params.build_manifest.root), side_px)
+    images = [files[path] for path in rows["path"]]
     sheet = contact_sheet(images, list(rows["image_id"]), view, preview.n_views)
     with whole_folder(POLICY_PATH.parent) as folder:
         write_json(folder / POLICY_PATH.name, policy)

@@ -1,6 +1,6 @@
 """evaluate_model: the adopted model and the baselines on the same test images.
 
-reads   data/manifest_valid.csv, data/validation.json, data/test_labels.csv, data/model, the images
+reads   data/manifest_valid.csv, data/gate.json, data/test_labels.csv, data/model, the images
 writes  data/predictions.csv, data/metrics.json, data/confusion.csv
 """
 
@@ -27,7 +27,7 @@ MODEL = Path("data/model")
 def main() -> None:
     params = read_params()
     device = use_machine(params.runtime.device, params.runtime.n_threads)
-    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     labels = read_table(Path("data/test_labels.csv"), made_by="validate_data").rename(columns={"label": "y_true"})
     rows = part(manifest, "target", "test").merge(labels, on="image_id", validate="one_to_one")
     description = read_json(MODEL / "model.json", made_by="finetune_model")

@@ -1,6 +1,6 @@
 """extract_features: each candidate's features of the images that may be learnt from, computed once.
 
-reads   data/manifest_valid.csv, data/validation.json, data/augmentation/policy.json, the images, the zoo
+reads   data/manifest_valid.csv, data/gate.json, data/augmentation/policy.json, the images, the zoo
 writes  data/features/<candidate>.npz
 """
 
@@ -24,7 +24,7 @@ from tasks.params import Params, read_params
 def main() -> None:
     params = read_params()
     device = use_machine(params.runtime.device, params.runtime.n_threads)
-    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     candidates = read_zoo(Path(params.zoo.folder), params.zoo.candidates)
     for candidate in candidates:
         check_weights(candidate)

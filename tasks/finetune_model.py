@@ -1,6 +1,6 @@
 """finetune_model: source-only, few-label plans, scratch and SHOT are trained; labels nothing else read decide on adoption.
 
-reads   data/manifest_valid.csv, data/validation.json, data/guard_labels.csv, data/selection.json, data/features,
+reads   data/manifest_valid.csv, data/gate.json, data/guard_labels.csv, data/selection.json, data/features,
         data/augmentation/policy.json, the images, the zoo
 writes  data/model (weights, model.json, decision.json), data/history.csv
 
@@ -79,7 +79,7 @@ class Workshop:
 def main() -> None:
     params = read_params()
     device = use_machine(params.runtime.device, params.runtime.n_threads)
-    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     chosen = read_json(Path("data/selection.json"), made_by="select_model")["chosen"]
     candidate = next(c for c in read_zoo(Path(params.zoo.folder), params.zoo.candidates) if c.name == chosen)
     features_path = Path("data/features") / f"{chosen}.npz"

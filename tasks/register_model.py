@@ -1,6 +1,7 @@
 """register_model: the bundle of the adopted model, registered as challenger whatever its verdict, stamped with it.
 
-reads   data/model, data/metrics.json, data/selection.json, data/validation.json, data/audit
+reads   data/model, data/metrics.json, data/selection.json, data/validation.json, data/profile.json,
+        data/audit
 writes  data/bundle
 
 Registration is idempotent and lies outside the outs: a stage that DVC restores from its run cache does not execute, so
@@ -46,6 +47,7 @@ def main() -> None:
         "metrics.json": data / "metrics.json",
         "selection.json": data / "selection.json",
         "validation.json": data / "validation.json",
+        "profile.json": data / "profile.json",
         "verdict.json": data / "audit/verdict.json",
         "by_group.csv": data / "audit/by_group.csv",
         "report.html": data / "audit/report.html",

@@ -1,6 +1,6 @@
 """select_model: which candidate to start from, how sure that is, and what can't be told apart.
 
-reads   data/manifest_valid.csv, data/validation.json, data/features, the zoo's zoo.json
+reads   data/manifest_valid.csv, data/gate.json, data/features, the zoo's zoo.json
 writes  data/selection.json, data/ranking.csv
 
 Label-based scores use the target's train and val labels; guard and test labels are not there to be seen.
@@ -29,7 +29,7 @@ def main() -> None:
     params = read_params()
     use_machine(params.runtime.device, params.runtime.n_threads)
     settings = params.select_model
-    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/validation.json"))
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     candidates = read_zoo(Path(params.zoo.folder), params.zoo.candidates)
     scores, nulls, left_out = all_scores(manifest, candidates, params)
     ranks, best = mean_ranks(scores), p_best(scores)

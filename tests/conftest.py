@@ -19,10 +19,16 @@ def shipped() -> dict[str, Any]:
 
 @pytest.fixture
 def go_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Path]:
-    """Goes to an empty folder and writes the given parameters there."""
+    """Goes to an empty folder and writes the given parameters there, and given files that say nothing yet.
+
+    Not those of this checkout: they may hold a person's labels and the profile of accepted data.
+    """
 
     def go(content: dict[str, Any]) -> Path:
-        (tmp_path / "data").mkdir(exist_ok=True)
+        given = tmp_path / "data/given"
+        given.mkdir(parents=True, exist_ok=True)
+        (given / "labels.csv").write_text("path,label,by,on\n")
+        (given / "accepted_profile.json").write_text('{"format": 1, "n_images": 0, "origins": {}, "groups": {}}\n')
         YAML(typ="safe").dump(content, tmp_path / "params.yaml")
         monkeypatch.chdir(tmp_path)
         return tmp_path

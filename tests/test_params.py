@@ -7,9 +7,27 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.params import read_params
+from tasks.params import Rules, read_params, read_rules
 
 PROJECT = Path(__file__).parents[1]
+RULES_FILE = PROJECT / "flows/validate_rules.yaml"
+IMAGE_RULES = {
+    "usable_path", "readable", "single_frame", "eight_bit", "rgb_or_grey", "opaque", "upright", "extension_matches",
+    "side_px", "aspect_ratio", "typical_size", "not_dark", "not_bright", "contrast", "sharpness", "entropy",
+    "one_label_per_pixels", "one_label_per_picture", "label_present", "known_label",
+}  # fmt: skip
+COPY_RULES = {"unique_pixels", "unique_pictures"}
+SET_RULES = {
+    "pixels_in_one_split", "pictures_in_one_split", "group_in_one_split", "pixels_in_one_domain",
+    "pictures_in_one_domain", "distinct_labels", "same_label_set", "class_in_every_split", "source_class_size",
+    "class_balance", "unlabelled_share", "group_coverage", "rejected_share", "source_to_target", "like_accepted",
+}  # fmt: skip
+LIMITS = {
+    "side_px": {"min", "max"}, "aspect_ratio": {"max"}, "typical_size": {"max"}, "not_dark": {"min"}, "not_bright": {"max"},
+    "contrast": {"min"}, "sharpness": {"min"}, "entropy": {"min"}, "unique_pictures": {"max_bits"},
+    "source_class_size": {"min"}, "class_balance": {"max"}, "unlabelled_share": {"max"}, "group_coverage": {"min"},
+    "rejected_share": {"max"}, "source_to_target": {"max"}, "like_accepted": {"max"},
+}  # fmt: skip
 Change = tuple[str, Any]
 GONE = object()
 
@@ -95,7 +113,10 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
         (("finetune_model.default_plan", "best"), "default_plan 'best' is not one of the plans: "),
         (("finetune_model.scratch.0.trains", "last_block"), "every phase must train all"),
         (("validate_data.splits.target_val_share", 0.7), "must stay below 1"),
-        (("validate_data.rules.readable.severity", "warn"), "an unreadable image can't be used"),
+        (
+            ("validate_data.rules.readable.policy", "keep"),
+            "validate_data.rules.readable must have severity block or policy drop: such an image can't be used",
+        ),
         (
             ("audit_bias.rules.0.column", "writer"),
             "column 'writer' is not in build_manifest.audit_columns (inferred_block, slant)",
@@ -175,3 +196,232 @@ def test_yaml_that_is_not_a_table_of_sections_is_refused(tmp_path: Path, text: s
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"params.yaml is missing: run from the project's folder"):
         read_params(tmp_path / "params.yaml")
+
+
+def test_every_rule_is_known_here() -> None:
+    assert {*IMAGE_RULES, *COPY_RULES, *SET_RULES} == set(Rules.model_fields)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "flows/validate_rules.yaml"])
+def test_both_shipped_files_name_every_rule_in_the_order_in_which_they_are_told(name: str) -> None:
+    content = YAML(typ="safe").load((PROJECT / name).read_text(encoding="utf-8"))
+    rules = content.get("validate_data", content)["rules"]
+    assert list(rules) == list(Rules.model_fields)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "flows/validate_rules.yaml"])
+def test_the_shipped_rules_hold_these_keys_and_no_others(name: str) -> None:
+    rules = read_rules(PROJECT / name).rules.model_dump()
+    for rule, settings in rules.items():
+        policy = set() if rule in SET_RULES else {"policy"}
+        assert set(settings) == {"severity"} | policy | LIMITS.get(rule, set()), rule
+
+
+def test_each_rule_asks_for_its_keys(told: Callable[..., str], shipped: dict[str, Any]) -> None:
+    for rule in Rules.model_fields:
+        shipped["validate_data"]["rules"][rule] = {}
+    message = told()
+    for rule in Rules.model_fields:
+        policy = set() if rule in SET_RULES else {"policy"}
+        for key in {"severity"} | policy | LIMITS.get(rule, set()):
+            assert f"\n  - validate_data.rules.{rule}.{key} is missing; add it" in message
+
+
+@pytest.mark.parametrize("rule", sorted(SET_RULES - set(LIMITS)))
+def test_rules_on_the_set_have_no_policy(told: Callable[..., str], rule: str) -> None:
+    message = told((f"validate_data.rules.{rule}.policy", "drop"))
+    assert f"validate_data.rules.{rule}.policy is not a known key; allowed are severity" in message
+
+
+@pytest.mark.parametrize("rule", sorted(IMAGE_RULES))
+def test_only_copies_can_keep_one(told: Callable[..., str], rule: str) -> None:
+    message = told((f"validate_data.rules.{rule}.policy", "keep_one"))
+    assert f"validate_data.rules.{rule}.policy is 'keep_one'; input should be 'keep' or 'drop'" in message
+
+
+@pytest.mark.parametrize("policy", ["keep", "keep_one", "drop"])
+@pytest.mark.parametrize("rule", sorted(COPY_RULES))
+def test_copies_may_be_kept_dropped_or_reduced_to_one(told: Callable[..., str], rule: str, policy: str) -> None:
+    assert told((f"validate_data.rules.{rule}.policy", policy)) == ""
+
+
+@pytest.mark.parametrize("severity", ["block", "warn", "note"])
+def test_every_rule_may_block_warn_or_note(told: Callable[..., str], severity: str) -> None:
+    rejected = [(f"validate_data.rules.{rule}.policy", "drop") for rule in ("usable_path", "readable", "eight_bit")]
+    assert told(*((f"validate_data.rules.{rule}.severity", severity) for rule in Rules.model_fields), *rejected) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("contrast.severity", "error", "input should be 'block', 'warn' or 'note'"),
+        ("contrast.min", -0.1, "greater than or equal to 0"),
+        ("contrast.min", "0.1", "valid number"),
+        ("side_px.min", 0, "greater than or equal to 1"),
+        ("side_px.max", 10.5, "valid integer"),
+        ("aspect_ratio.max", 0, "greater than 0"),
+        ("not_bright.max", 0.0, "greater than 0"),
+        ("unique_pictures.max_bits", -1, "greater than or equal to 0"),
+        ("unique_pictures.max_bits", 129, "less than or equal to 128"),
+        ("unique_pictures.max_bits", 24.5, "valid integer"),
+        ("source_class_size.min", 0, "greater than or equal to 1"),
+        ("group_coverage.min", True, "valid integer"),
+        ("class_balance.max", 0, "greater than 0"),
+        ("unlabelled_share.max", 1.1, "less than or equal to 1"),
+        ("rejected_share.max", 20, "less than or equal to 1"),
+        ("source_to_target.max", 1, "less than 1"),
+        ("like_accepted.max", -0.2, "greater than or equal to 0"),
+        ("like_accepted.max", float("nan"), "finite number"),
+    ],
+)
+def test_a_limit_of_a_rule_is_checked(told: Callable[..., str], key: str, value: Any, words: str) -> None:
+    message = told((f"validate_data.rules.{key}", value))
+    assert f"validate_data.rules.{key} is {value!r}; " in message
+    assert words in message
+    assert "has 1 problem(s)" in message
+
+
+@pytest.mark.parametrize(
+    ("rule", "advice"),
+    [
+        ("sharpnes", "did you mean 'sharpness'?"),
+        ("unique_pixel", "did you mean 'unique_pixels'?"),
+        ("group_in_one_splits", "did you mean 'group_in_one_split'?"),
+        ("min_source_class_size", "did you mean 'source_class_size'?"),
+        ("qqq", "allowed are aspect_ratio, class_balance, "),
+    ],
+)
+def test_an_unknown_rule_is_told_with_the_nearest_known_one(told: Callable[..., str], rule: str, advice: str) -> None:
+    message = told((f"validate_data.rules.{rule}", {"severity": "warn"}))
+    assert f"validate_data.rules.{rule} is not a known key; {advice}" in message
+
+
+@pytest.mark.parametrize("rule", ["usable_path", "readable", "eight_bit"])
+@pytest.mark.parametrize(
+    ("severity", "policy", "fine"),
+    [
+        ("block", "keep", True), ("block", "drop", True), ("warn", "drop", True), ("note", "drop", True),
+        ("warn", "keep", False), ("note", "keep", False),
+    ],
+)  # fmt: skip
+def test_an_image_that_cannot_be_used_blocks_or_is_dropped(
+    told: Callable[..., str], rule: str, severity: str, policy: str, *, fine: bool
+) -> None:
+    place = f"validate_data.rules.{rule}"
+    message = told((f"{place}.severity", severity), (f"{place}.policy", policy))
+    assert message == "" if fine else f"{place} must have severity block or policy drop" in message
+
+
+@pytest.mark.parametrize(("smallest", "largest", "fine"), [(8, 8, True), (8, 9, True), (9, 8, False)])
+def test_the_smallest_side_is_not_above_the_largest(
+    told: Callable[..., str], smallest: int, largest: int, *, fine: bool
+) -> None:
+    message = told(("validate_data.rules.side_px.min", smallest), ("validate_data.rules.side_px.max", largest))
+    words = "validate_data.rules.side_px.min is larger than validate_data.rules.side_px.max, so no image could pass"
+    assert message == "" if fine else words in message
+
+
+def test_rules_are_read_from_a_file_of_their_own_and_from_whole_parameters() -> None:
+    own, whole = read_rules(RULES_FILE), read_rules(PROJECT / "params.yaml")
+    assert (own.confidence, own.rules.side_px.min, own.rules.unique_pictures.max_bits) == (0.95, 32, 40)
+    assert (whole.confidence, whole.rules.side_px.min, whole.rules.unique_pictures.max_bits) == (0.95, 8, 24)
+    assert whole.rules == read_params(PROJECT / "params.yaml").validate_data.rules
+
+
+def test_rules_of_whole_parameters_do_not_ask_for_the_other_sections(shipped: dict[str, Any], tmp_path: Path) -> None:
+    """A person may validate with the rules of a params.yaml that is wrong elsewhere."""
+    shipped["finetune_model"]["n_bootstrapp"] = 1
+    del shipped["seed"]
+    YAML(typ="safe").dump(shipped, tmp_path / "params.yaml")
+    assert read_rules(tmp_path / "params.yaml").rules.side_px.min == 8
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Callable[[Any], str]:
+    """What read_rules says of that content, as text, as bytes or as values."""
+
+    def say(content: Any) -> str:
+        path = tmp_path / "rules.yaml"
+        if isinstance(content, str | bytes):
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        else:
+            YAML(typ="safe").dump(content, path)
+        with pytest.raises(ValueError, match=r"rules.yaml") as caught:
+            read_rules(path)
+        return str(caught.value)
+
+    return say
+
+
+@pytest.fixture
+def book() -> dict[str, Any]:
+    content: dict[str, Any] = YAML(typ="safe").load(RULES_FILE.read_text(encoding="utf-8"))
+    return content
+
+
+def test_every_problem_of_a_rules_file_is_told_at_once(said: Callable[[Any], str], book: dict[str, Any]) -> None:
+    rules = book["rules"]
+    rules["sharpnes"] = rules.pop("sharpness")
+    rules["side_px"]["min"] = 30_000
+    rules["readable"]["policy"] = "keep"
+    rules["entropy"]["severity"] = "fatal"
+    message = said(book | {"confidence": 95, "splits": {}})
+    assert "has 7 problem(s)" in message
+    for words in [
+        "rules.sharpnes is not a known key; did you mean 'sharpness'?", "rules.sharpness is missing; add it",
+        "confidence is 95; input should be less than 1", "rules.entropy.severity is 'fatal'",
+        "splits is not a known key; ",
+        "rules.side_px.min is larger than rules.side_px.max, so no image could pass",
+        "rules.readable must have severity block or policy drop: such an image can't be used",
+    ]:  # fmt: skip
+        assert f"\n  - {words}" in message
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "just words", "3", "rules:", "rules: []", "rules: {readable: 3}"])
+def test_what_holds_no_rules_is_refused(said: Callable[[Any], str], content: str) -> None:
+    assert "problem(s):\n  - " in said(content)
+
+
+@pytest.mark.parametrize("content", ["rules: [", b"\xff\xfe\x00", "rules: {}\nrules: {}\n", "\trules: 1"])
+def test_rules_that_are_not_yaml_are_one_sentence(said: Callable[[Any], str], content: str | bytes) -> None:
+    message = said(content)
+    assert "is not readable YAML" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("gone", ["confidence", "rules"])
+def test_whole_parameters_without_rules_are_told(
+    shipped: dict[str, Any], said: Callable[[Any], str], gone: str
+) -> None:
+    del shipped["validate_data"][gone]
+    assert f"{gone} is missing; add it" in said(shipped)
+
+
+def test_a_missing_rules_file_is_told_without_speaking_of_the_project(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"mine.yaml is missing: name a YAML file of rules"):
+        read_rules(tmp_path / "mine.yaml")
+
+
+def test_an_entry_that_is_no_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ValueError, match=r"folder.yaml is not a file that can be read") as caught:
+        read_rules(tmp_path / "folder.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "fine"),
+    [
+        ("label", True), ("domain/label", True), ("domain/split/label/group", True), ("-/-/label", True),
+        ("", False), ("domain/", False), ("/label", False), ("domain/class", False), ("Domain/label", False),
+        ("domain label", False), ("label/label", False), ("domain/-/label/domain", False), ("label\n", False),
+    ],
+)  # fmt: skip
+def test_a_layout_names_levels(told: Callable[..., str], layout: str, *, fine: bool) -> None:
+    message = told(("build_manifest.layout", layout))
+    assert message == "" if fine else "build_manifest.layout" in message
+
+
+@pytest.mark.parametrize("columns", [["slant", "slant"], ["slant", "inferred_block", "slant"]])
+def test_an_audit_column_is_named_once(told: Callable[..., str], columns: list[str]) -> None:
+    assert "build_manifest.audit_columns" in told(("build_manifest.audit_columns", columns), ("audit_bias.rules", []))

@@ -37,7 +37,7 @@ def small(params: dict[str, Any]) -> None:
     params["make_sample"] |= {"n_source_images": 220, "zoo_val_images": 100}
     params["make_sample"]["zoo_images"] = dict.fromkeys(params["make_sample"]["zoo_images"], 200)
     params["make_sample"]["zoo_epochs"] = dict.fromkeys(params["make_sample"]["zoo_epochs"], 1)
-    params["validate_data"]["min_source_per_class"] = 5
+    params["validate_data"]["rules"]["source_class_size"]["min"] = 5
     params["extract_features"] |= {"n_views": 1, "max_images": {"source": 200, "target": 300}}
     params["select_model"] |= {"n_bootstrap": 50, "max_per_domain": 100}
     own = params["finetune_model"]
@@ -200,7 +200,8 @@ def test_real_photographs_run_with_the_example_parameters(clone: Path, environme
         table = str(TESTBED / "pacs/manifest.csv")
         params["build_manifest"].update(root=str(TESTBED / "pacs"), table=table)
         params["build_manifest"]["max_per_class"].update(source=20, target=60)
-        params["validate_data"].update(target_labels_per_class=15, min_source_per_class=5)
+        params["validate_data"]["target_labels_per_class"] = 15
+        params["validate_data"]["rules"]["source_class_size"]["min"] = 5
         params["augment_images"]["transforms"] = params["augment_images"]["transforms"][:1]
         params["select_model"].update(n_bootstrap=50, max_per_domain=100)
         own = params["finetune_model"]

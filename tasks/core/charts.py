@@ -4,6 +4,7 @@ matplotlib is imported inside the functions: core must import on a box that trai
 """
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,61 @@ def confusion_chart(actual: list[str], predicted: list[str], classes: list[str])
     axis.set_yticks(range(len(classes)), classes)
     axis.set(xlabel="predicted", ylabel="true")
     return _svg(figure)
+
+
+def forest_chart(names: list[str], effects: pd.DataFrame, limit: float) -> str:
+    """Effects (columns effect, low, high, verdict) with their intervals, and the limit on both sides.
+
+    The verdict is told by shape as well as by colour: a diamond lies beyond the limit, a hollow circle is open.
+    """
+    figure = _figure(8, 1.0 + 0.24 * len(names))
+    axis = figure.subplots()
+    rows = np.arange(len(names))[::-1]
+    looks = {
+        "fail": ("D", CYCLE[1], CYCLE[1]),
+        "inconclusive": ("o", CYCLE[5], "white"),
+        "pass": ("o", CYCLE[0], CYCLE[0]),
+    }
+    for verdict, (shape, colour, fill) in looks.items():
+        of = (effects["verdict"] == verdict).to_numpy()
+        value, low, high = (effects.loc[of, name].to_numpy(float) for name in ("effect", "low", "high"))
+        spread = np.maximum([value - low, high - value], 0)
+        axis.errorbar(
+            value, rows[of], xerr=spread, fmt=shape, color=colour, markerfacecolor=fill, markersize=5, capsize=3
+        )
+    axis.axvline(0, color="#999999", linewidth=0.8)
+    for end in (-limit, limit):
+        axis.axvline(end, color=CYCLE[1], linewidth=0.9, linestyle="--")
+    axis.set_yticks(rows, [_plain_text(name) for name in names])
+    axis.set(xlim=(-1.05, 1.05), ylim=(-0.7, len(names) - 0.3))
+    axis.set_xlabel("effect")
+    return _quiet_svg(figure)
+
+
+def balance_chart(n_CO: np.ndarray, classes: list[str], origins: list[str]) -> str:
+    """Images per class (C, rows) and origin (O, colours) as bars, in the order given."""
+    figure = _figure(8, 1.0 + len(classes) * (0.12 + 0.12 * len(origins)))
+    axis = figure.subplots()
+    rows = np.arange(len(classes))[::-1]
+    height = 0.8 / len(origins)
+    bars = [
+        axis.barh(rows + 0.4 - height * (o + 0.5), n_CO[:, o], height, color=CYCLE[o], edgecolor="white", linewidth=0.4)
+        for o in range(len(origins))
+    ]
+    if len(origins) > 1:
+        names = [_plain_text(f"domain {origin}") for origin in origins]
+        figure.legend(bars, names, frameon=False, fontsize=8, loc="outside upper left", ncols=3)
+    axis.set_yticks(rows, [_plain_text(name) for name in classes])
+    axis.set(xlabel="accepted images with a label", ylim=(-0.7, len(classes) - 0.3))
+    return _quiet_svg(figure)
+
+
+def _plain_text(name: str) -> str:
+    return name.replace("$", r"\$")  # a dollar would start a formula
+
+
+def _quiet_svg(figure: Any) -> str:
+    """The SVG; a letter that matplotlib's own font lacks is drawn by the browser's, so it needs no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph|Matplotlib currently does not support")
+        return _svg(figure)

@@ -53,8 +53,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Readers take a carriage return without quotes for a line's end, so where one stands every cell is quoted."""
+    texts = table.select_dtypes(exclude="number")
+    returns = any(texts[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
     with whole_file(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+        table.to_csv(
+            part, index=False, lineterminator="\n", quoting=1 if returns else 0
+        )  # csv.QUOTE_ALL, QUOTE_MINIMAL
 
 
 def read_json(path: Path, *, made_by: str) -> Any:

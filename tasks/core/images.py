@@ -4,46 +4,44 @@ Axes: H height, W width, C colour channels.
 """
 
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from tasks.core.headers import DECODED, REFUSED_MODES, upright
+from tasks.core.store import open_store
+
 CACHE_BYTES = 2**30  # decoded pixels kept in memory; beyond it the oldest are decoded again
-REFUSED_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib",
-    ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
-)  # fmt: skip
 
 
-def open_upright(path: Path) -> Image.Image:
+def open_upright(source: Path | BinaryIO) -> Image.Image:
     """RGB image, turned as its EXIF says, transparency laid over white. ValueError where pixels would be misread."""
-    with Image.open(path) as image:
+    with Image.open(source, formats=DECODED) as image:
         if image.mode in REFUSED_MODES:
             raise ValueError(f"pixel mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
-        upright = ImageOps.exif_transpose(image)
-        if "A" in upright.getbands() or "transparency" in upright.info:
-            rgba = upright.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, "white")
-            return Image.alpha_composite(white, rgba).convert("RGB")
-        return upright.convert("RGB")
+        found = upright(image)
+        found.load()  # of an image that needed no change: the file is closed when we leave
+        return found
 
 
-def read_square(path: Path, side_px: int) -> np.ndarray:
+def read_square(source: Path | BinaryIO, side_px: int) -> np.ndarray:
     """(side, side, 3) uint8: the short side scaled to `side_px` with antialiasing, then the centre cut out."""
-    image = open_upright(path)
+    image = open_upright(source)
     if image.size != (side_px, side_px):
         image = ImageOps.fit(image, (side_px, side_px), Image.Resampling.BILINEAR)
     return np.asarray(image)
 
 
 class ImageFiles:
-    """Files under one root, by relative path; each is decoded once while the cache has room."""
+    """Images under one root (a folder, an archive or a pack), by relative path; each is decoded once while the cache has room."""
 
     def __init__(self, root: Path, side_px: int) -> None:
         self.root = root
         self.side_px = side_px
+        self._store = open_store(root)
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
 
@@ -51,7 +49,7 @@ class ImageFiles:
         if path in self._cache:
             return self._cache[path]
         try:
-            pixels = read_square(self.root / path, self.side_px)
+            pixels = read_square(BytesIO(self._store.read(path)), self.side_px)
         except Exception as error:  # it could be read when it was measured
             raise ValueError(
                 f"{self.root / path} changed or vanished since build_manifest ({type(error).__name__}); restore it, or run "

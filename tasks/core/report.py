@@ -38,9 +38,9 @@ def render(facts: ReportFacts) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     failed = [
-        f"{r['n_failed']} image(s) fail {r['rule']} ({r['severity']})"
+        f"{r['rule'].replace('_', ' ')}: {r['n_failed']} ({r['severity']})"
         for r in facts.validation["rules"]
-        if r["n_failed"]
+        if r["n_failed"] and r["severity"] != "note"
     ]
     return environment.get_template(TEMPLATE).render(
         f=facts,

@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from tasks.core.manifest import draw_splits
 from tasks.core.runtime import address_seed
 
 HELD_OUT = ("val", "guard", "test")
@@ -56,35 +52,56 @@ def labels_of(rows: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows.loc[wanted, ["image_id", "label"]].reset_index(drop=True)
 
 
-def joined_groups(group_id: pd.Series, pixel_hash: pd.Series) -> pd.Series:
-    """A group per row: rows that share a group or the same pixels, directly or through others, share one name."""
-    groups, pixels = pd.factorize(group_id)[0], pd.factorize(pixel_hash)[0]
-    n_groups, known = int(groups.max(initial=-1)) + 1, pixels >= 0
-    size = n_groups + int(pixels.max(initial=-1)) + 1
-    edges = coo_matrix((np.ones(known.sum()), (groups[known], n_groups + pixels[known])), shape=(size, size))
-    family = pd.Series(connected_components(edges, directed=False)[1][groups], index=group_id.index)
-    return group_id.groupby(family).transform("min")
+def draw_splits(rows: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
+    """A split per row of one domain; whole groups, stratified by each group's origin and commonest label.
+
+    `shares` maps split → share of images; the rest is train. Addressed: the file order changes nothing.
+    """
+    cells = rows.groupby(["group_id", "origin", "label"]).size().rename("n").reset_index()
+    cells = cells.sort_values(["n", "origin", "label"], ascending=[False, True, True], kind="stable")
+    groups = cells.groupby("group_id").agg(origin=("origin", "first"), label=("label", "first"), size=("n", "sum"))
+    groups["order"] = [address_seed(seed, "split", group) for group in groups.index]
+    groups = groups.sort_values("order")
+    chosen: dict[str, str] = {}
+    for _, stratum in groups.groupby(["origin", "label"]):
+        total, filled = stratum["size"].sum(), dict.fromkeys(shares, 0)
+        for group, n_images in stratum["size"].items():
+            short = {name: share * total - filled[name] for name, share in shares.items()}
+            name = max(short, key=lambda key: short[key]) if short else "train"
+            # a group is given away only while at least half of it is still wanted
+            if not short or short[name] < n_images / 2:
+                name = "train"
+            else:
+                filled[name] += n_images
+            chosen[str(group)] = name
+    return rows["group_id"].map(chosen)
 
 
 def _filled(rows: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
     """Splits of one domain: given ones kept and shared by their group, missing ones drawn.
 
-    Nothing given: all shares are drawn. Given without val: val is drawn from train. Images without label are learnt
-    from, unless a held-out label belongs to their group.
+    A test is drawn from labelled rows that carry no split, where none is given; a val from all that are learnt from. Images
+    without label, or given as unlabelled, are learnt from, unless a held-out label belongs to their group; a label beside
+    them in the group counts for training.
     """
     given = rows["split"].where(rows["split"] != "")
     by_strictness = given.dropna().loc[given.dropna().map(_strictness).sort_values(kind="stable").index]
-    strictest = by_strictness.groupby(rows["group_id"]).last()
+    strictest = by_strictness.groupby(rows["group_id"]).last().replace("unlabelled", "train")
     split = given.where(given.notna(), rows["group_id"].map(strictest)).astype(object)
     labelled = rows["label"] != ""
-    if given.isna().all():
-        split = split.where(~labelled, draw_splits(rows[labelled], shares, seed).reindex(rows.index))
+    absent = {name: share for name, share in shares.items() if name not in set(given)}
+    free = labelled & split.isna()
+    if "test" in absent and free.any():
+        drawn = absent if free.equals(labelled) else {"test": absent["test"]}
+        split = split.where(~free, draw_splits(rows[free], drawn, seed).reindex(rows.index))
+        absent = {name: share for name, share in absent.items() if name not in drawn}
     split = split.fillna("train")
     train = labelled & (split == "train")
-    if given.notna().any() and "val" not in set(given) and shares["val"] > 0:
+    if absent.get("val", 0) > 0:
         split = split.mask(train, draw_splits(rows[train], {"val": shares["val"]}, seed).reindex(rows.index))
     held_out = rows["group_id"].isin(set(rows.loc[split.isin(HELD_OUT) & labelled, "group_id"]))
-    return split.mask(~labelled, "unlabelled").mask(~labelled & held_out, "held_out")
+    split = split.mask(~labelled, "unlabelled")
+    return split.mask((split == "unlabelled") & held_out, "held_out")
 
 
 def _strictness(split: str) -> int:

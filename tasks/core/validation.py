@@ -1,81 +1,57 @@
-"""What the validation rules look at, and what they found: rule × image, rejected rows, counts per cell."""
+"""What validation found: a finding per rule, rejected rows, what blocks, and the summary that people read."""
 
-from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
 
-FORMATS = {
-    "jpg": "jpeg", "jpeg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff",
-    "pgm": "ppm", "pnm": "ppm", "pbm": "ppm", "dib": "bmp", "mpo": "jpeg",
-}  # fmt: skip
+from tasks.core.checks import reasons
+
+SEVERITIES = ("block", "warn", "note")
 
 
-def checked_columns(manifest: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """Manifest and facts joined by image_id, with the columns that the rules look at. NaN = not measured."""
-    rows = manifest.merge(facts, on="image_id", how="left", validate="one_to_one")
-    rows["error"] = rows["error"].fillna("never measured")
-    readable = rows["error"] == ""
-    rows["short_side_px"] = rows[["width_px", "height_px"]].min(axis=1)
-    rows["long_side_px"] = rows[["width_px", "height_px"]].max(axis=1)
-    rows["aspect_ratio"] = rows["long_side_px"] / rows["short_side_px"]
-    rows["extension_matches"] = [
-        not fmt or _format_of(path) == FORMATS.get(fmt, fmt)
-        for path, fmt in zip(rows["path"], rows["format"].fillna(""), strict=True)
+def image_finding(rule: str, settings: dict[str, Any], rows: pd.DataFrame, failed_ids: list[str]) -> dict[str, Any]:
+    """The images that fail a rule, each with its path and why."""
+    failed = rows[rows["image_id"].isin(set(failed_ids))]
+    images = [
+        {"image_id": i, "path": p, "why": why}
+        for i, p, why in zip(failed["image_id"], failed["path"], reasons(rule, rows, failed), strict=True)
     ]
-    pixels = rows["pixel_hash"].where(readable)
-    labelled = rows["label"].where(rows["label"] != "")
-    given = rows["split"].where(rows["split"] != "").replace("unlabelled", "train")  # both are learnt from
-    rows["is_copy"] = pixels.notna() & pixels.duplicated()
-    rows["n_labels_of_pixels"] = labelled.groupby(pixels).transform("nunique")
-    rows["n_splits_of_pixels"] = (rows["domain"] + given).groupby(pixels).transform("nunique")
-    rows["n_splits_of_group"] = given.groupby([rows["domain"], rows["group_id"]]).transform("nunique")
-    return rows
+    return {"rule": rule, **settings, "n_checked": len(rows), "n_failed": len(images), "images": images}
 
 
-def finding(rule: str, severity: str, rows: pd.DataFrame, image_ids: list[str]) -> dict[str, Any]:
-    failed = rows[rows["image_id"].isin(set(image_ids))]
-    return {
-        "rule": rule,
-        "severity": severity,
-        "n_checked": len(rows),
-        "n_failed": len(failed),
-        "images": [{"image_id": i, "path": p} for i, p in zip(failed["image_id"], failed["path"], strict=True)],
-    }
+def cell_finding(rule: str, settings: dict[str, Any], cells: pd.DataFrame, failed: list[int]) -> dict[str, Any]:
+    """The cells that fail a rule on the set as a whole; n_checked 0 = there was nothing to check."""
+    own = cells[cells["rule"] == rule]
+    told = [
+        {"cell": cells.at[i, "cell"], "value": cells.at[i, "value"], "why": cells.at[i, "why"]} for i in sorted(failed)
+    ]
+    return {"rule": rule, **settings, "n_checked": len(own), "n_failed": len(told), "cells": told}
 
 
 def rejected_rows(rows: pd.DataFrame, findings: list[dict[str, Any]]) -> pd.DataFrame:
-    """image_id, path, reasons: images that a rule with severity drop rejects."""
-    reasons: dict[str, list[str]] = {}
+    """image_id, path, reasons: images that a rule with policy drop or keep_one rejects."""
+    said: dict[str, list[str]] = {}
     for found in findings:
-        if found["severity"] == "drop":
+        if found.get("policy", "keep") != "keep":
             for image in found["images"]:
-                reasons.setdefault(image["image_id"], []).append(found["rule"])
-    rejected = rows[rows["image_id"].isin(reasons)][["image_id", "path", "error"]]
-    texts = [
-        "; ".join(reasons[i]) + (f" ({error})" if error else "")
-        for i, error in zip(rejected["image_id"], rejected["error"], strict=True)
-    ]
-    return rejected.drop(columns="error").assign(reasons=texts)
+                said.setdefault(image["image_id"], []).append(f"{found['rule']} ({image['why']})")
+    rejected = rows.loc[rows["image_id"].isin(said), ["image_id", "path"]]
+    return rejected.assign(reasons=["; ".join(said[i]) for i in rejected["image_id"]])
 
 
 def counts(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """n per domain × split × label; the label of images whose label is hidden is empty."""
-    cells = rows.groupby(["domain", "split", "label"]).size().rename("n").reset_index()
-    return [{"domain": d, "split": s, "label": c, "n": int(n)} for d, s, c, n in cells.itertuples(index=False)]
+    """n per origin × split × label, hidden labels too: for people, and for no stage that trains."""
+    cells = rows.groupby(["domain", "origin", "split", "label"]).size().rename("n").reset_index()
+    return [dict(zip(cells.columns, values, strict=True)) for values in cells.itertuples(index=False)]
 
 
-def count_problems(rows: pd.DataFrame, classes: list[str], min_source_per_class: int) -> list[str]:
-    """Sentences that block: classes too small to learn (or rejected whole), no source validation, no target test."""
+def structure_problems(rows: pd.DataFrame) -> list[str]:
+    """Sentences that always block: what no later stage could do without."""
     source, target = rows[rows["domain"] == "source"], rows[rows["domain"] == "target"]
-    n_train = source[source["split"] == "train"].groupby("label").size().reindex(classes, fill_value=0)
-    problems = [
-        f"class {label!r} has {n} readable source training images, at least {min_source_per_class} are needed"
-        for label, n in n_train.items()
-        if n < min_source_per_class
-    ]
-    if len(n_train) < 2:
-        problems.append(f"the source holds {len(n_train)} class(es), at least 2 are needed")
+    n_classes = source.loc[(source["split"] == "train") & (source["label"] != ""), "label"].nunique()
+    problems = []
+    if n_classes < 2:
+        problems.append(f"the source holds {n_classes} class(es) to train on, at least 2 are needed")
     if not (source["split"] == "val").any():
         problems.append("no source image is left for validation; set validate_data.splits.source_val_share higher")
     if not (target["split"] == "test").any():
@@ -85,6 +61,45 @@ def count_problems(rows: pd.DataFrame, classes: list[str], min_source_per_class:
     return problems
 
 
-def _format_of(path: str) -> str:
-    extension = PurePosixPath(path).suffix.lower().lstrip(".")
-    return FORMATS.get(extension, extension)
+def blocking(findings: list[dict[str, Any]]) -> list[str]:
+    """A sentence per failed rule of severity block: how many, the first one and why."""
+    said = []
+    for found in findings:
+        if found["severity"] == "block" and found["n_failed"]:
+            if "images" in found:
+                first = found["images"][0]
+                what = f"{found['n_failed']} image(s), the first: {first['path']} ({first['why']})"
+            else:
+                more = f" and {found['n_failed'] - 1} more" if found["n_failed"] > 1 else ""
+                what = f"{found['cells'][0]['why']}{more}{limit_words(found)}"
+            said.append(f"rule {found['rule']} fails: {what}")
+    return said
+
+
+def limit_words(found: dict[str, Any]) -> str:
+    """The rule's limits in words, e.g. "; at least 10 is asked for"."""
+    ends = [f"{word} {found[key]:g}" for key, word in (("min", "at least"), ("max", "at most")) if key in found]
+    return f"; {' and '.join(ends)} is asked for" if ends else ""
+
+
+def status_of(findings: list[dict[str, Any]], blocked_by: list[str]) -> str:
+    """blocked, else the severest failed rule (warn or note), else pass."""
+    if blocked_by:
+        return "blocked"
+    failed = {found["severity"] for found in findings if found["n_failed"]}
+    return next((severity for severity in SEVERITIES if severity in failed), "pass")
+
+
+def label_sets(rows: pd.DataFrame) -> dict[str, Any]:
+    """Which labels only one side has, and a sentence; for sets without roles there is nothing to compare."""
+    source, target = (set(rows.loc[rows["domain"] == side, "label"]) - {""} for side in ("source", "target"))
+    only_source, only_target = sorted(source - target), sorted(target - source)
+    if not source or not target:
+        sentence = "the label sets can't be compared: a side has no labels" if source or target else ""
+    elif not only_source and not only_target:
+        sentence = f"source and target have the same {len(source)} labels"
+    else:
+        parts = [f"only the source has {', '.join(map(repr, only_source))}"] if only_source else []
+        parts += [f"only the target has {', '.join(map(repr, only_target))}"] if only_target else []
+        sentence = "; ".join(parts)
+    return {"only_in_source": only_source, "only_in_target": only_target, "sentence": sentence}

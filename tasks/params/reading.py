@@ -9,14 +9,15 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from tasks.params.sections import Params, Section
+from tasks.params.rules import RuleBook, Section
+from tasks.params.sections import Params
 
 PHASES = ("head", "last_block", "all")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
     """The checked parameters. ValueError lists every problem: key, value, what is allowed, nearest known key."""
-    content = _read_yaml(path)
+    content = _read_yaml(path, "run from the project's folder")
     params, problems = None, []
     try:
         params = Params.model_validate(content)
@@ -28,12 +29,30 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     return params
 
 
-def _read_yaml(path: Path) -> Any:
+def read_rules(path: Path) -> RuleBook:
+    """Rules for sets outside a pipeline: a file with `confidence` and `rules`, or the same keys of a whole params.yaml."""
+    content = _read_yaml(path, "name a YAML file of rules")
+    if isinstance(content, dict) and isinstance(content.get("validate_data"), dict):
+        content = {key: value for key, value in content["validate_data"].items() if key in RuleBook.model_fields}
+    book, problems = None, []
+    try:
+        book = RuleBook.model_validate(content)
+    except ValidationError as error:
+        problems = [_sentence(detail, RuleBook) for detail in error.errors()]
+    problems += problems_between_rules(content, "")
+    if problems or book is None:
+        raise ValueError(f"{path} has {len(problems)} problem(s):\n  - " + "\n  - ".join(problems))
+    return book
+
+
+def _read_yaml(path: Path, advice: str) -> Any:
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number, `no` is a word, a key given twice is an error.
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: run from the project's folder") from None
+        raise FileNotFoundError(f"{path} is missing: {advice}") from None
+    except OSError as error:
+        raise ValueError(f"{path} is not a file that can be read ({error.strerror}); {advice}") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ValueError(f"{path} is not readable YAML: {error.problem or error.context} (line {line})") from None
@@ -43,12 +62,7 @@ def _read_yaml(path: Path) -> Any:
 
 def problems_between_keys(content: Any) -> list[str]:
     """Sentences on keys that don't fit each other; whatever is missing or of a wrong type is told elsewhere."""
-    problems = []
-    if _at(content, "validate_data.rules.readable.severity", str, "drop") != "drop":
-        problems.append("validate_data.rules.readable.severity must be drop: an unreadable image can't be used")
-    side = "validate_data.rules.side_px"
-    if _at(content, f"{side}.min", int, 0) > _at(content, f"{side}.max", int, 2**62):
-        problems.append(f"{side}.min is larger than {side}.max, so no image could pass")
+    problems = problems_between_rules(content, "validate_data.") + _repetitions(content)
     splits = "validate_data.splits"
     shares = [_at(content, f"{splits}.{name}", float, 0.0) for name in ("target_val_share", "target_test_share")]
     if sum(shares) >= 1:
@@ -62,6 +76,31 @@ def problems_between_keys(content: Any) -> list[str]:
             listed = ", ".join(map(str, columns)) or "none"
             problems.append(f"audit_bias.rules: column {column!r} is not in build_manifest.audit_columns ({listed})")
     return problems + _problems_between_phases(_at(content, "finetune_model", dict, {}))
+
+
+def _repetitions(content: Any) -> list[str]:
+    """Sentences on what may be named only once."""
+    levels = [level for level in _at(content, "build_manifest.layout", str, "").split("/") if level != "-"]
+    columns = [str(column) for column in _at(content, "build_manifest.audit_columns", list, [])]
+    return [
+        f"build_manifest.{key} names {name!r} more than once; name it once"
+        for key, names in (("layout", levels), ("audit_columns", columns))
+        for name in sorted({name for name in names if name and names.count(name) > 1})
+    ]
+
+
+def problems_between_rules(content: Any, section: str) -> list[str]:
+    """Sentences on rules that can't be meant so."""
+    problems = []
+    for rule in ("usable_path", "readable", "eight_bit"):
+        place = f"{section}rules.{rule}"
+        blocks = _at(content, f"{place}.severity", str, "block") == "block"
+        if not blocks and _at(content, f"{place}.policy", str, "drop") != "drop":
+            problems.append(f"{place} must have severity block or policy drop: such an image can't be used")
+    side = f"{section}rules.side_px"
+    if _at(content, f"{side}.min", int, 0) > _at(content, f"{side}.max", int, 2**62):
+        problems.append(f"{side}.min is larger than {side}.max, so no image could pass")
+    return problems
 
 
 def _problems_between_phases(section: dict[str, Any]) -> list[str]:
@@ -93,13 +132,13 @@ def _at(content: Any, key: str, kind: type, otherwise: Any) -> Any:
     return content if isinstance(content, kind) else otherwise
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _sentence(detail: ErrorDetails, root: type[Section] = Params) -> str:
     places = detail["loc"]
     # a union's tag stands behind the number of the phase: it is no key of the file
     shown = [p for i, p in enumerate(places) if not (p in PHASES and i and isinstance(places[i - 1], int))]
     key = ".".join(str(place) for place in shown) or "the file"
     if detail["type"] == "extra_forbidden":
-        known = _keys_beside(places)
+        known = _keys_beside(places, root)
         near = difflib.get_close_matches(str(places[-1]), known, n=1, cutoff=0.5)
         advice = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known) or 'no keys'}"
         return f"{key} is not a known key; {advice}"
@@ -108,9 +147,9 @@ def _sentence(detail: ErrorDetails) -> str:
     return f"{key} is {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+def _keys_beside(location: tuple[int | str, ...], root: type[Section]) -> list[str]:
     """The known keys of the section in which the unknown key stands."""
-    kinds: list[type[Section]] = [Params]
+    kinds: list[type[Section]] = [root]
     for part in location[:-1]:
         kinds = [below for kind in kinds for below in _kinds_below(kind, part)]
     return sorted({name for kind in kinds for name in kind.model_fields})

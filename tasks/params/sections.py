@@ -2,17 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+from tasks.params.rules import Confidence, Count, Positive, Rules, Section, Share
+
 Name = Annotated[str, Field(min_length=1, pattern=r"^\w[\w.\- ]*$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+LAYOUT = r"^(domain|split|label|group|-)(/(domain|split|label|group|-))*$"
 
 
 class Runtime(Section):
@@ -51,48 +46,12 @@ class PerDomain(Section):
 class BuildManifest(Section):
     root: str
     table: str
+    layout: Annotated[str, Field(pattern=LAYOUT)]
     columns: Columns
     audit_columns: list[Name]
     source_domains: Annotated[list[str], Field(min_length=1)]
     target_domain: str
     max_per_class: PerDomain
-
-
-Severity = Literal["drop", "warn", "block"]
-
-
-class Rule(Section):
-    severity: Severity
-
-
-class ImageRule(Section):
-    severity: Literal["drop", "warn"]
-
-
-class SideRule(ImageRule):
-    min: Count
-    max: Count
-
-
-class MaxRule(ImageRule):
-    max: Positive
-
-
-class MinRule(ImageRule):
-    min: Share
-
-
-class Rules(Section):
-    readable: ImageRule
-    single_frame: ImageRule
-    side_px: SideRule
-    aspect_ratio: MaxRule
-    contrast: MinRule
-    extension_matches: ImageRule
-    known_label: Rule
-    unique_pixels: ImageRule
-    one_label_per_pixels: Rule
-    duplicates_across_splits: Rule
 
 
 class Splits(Section):
@@ -102,8 +61,7 @@ class Splits(Section):
 
 
 class ValidateData(Section):
-    min_source_per_class: Count
-    max_rejected_share: Share
+    confidence: Confidence
     rules: Rules
     splits: Splits
     target_labels_per_class: Annotated[int, Field(ge=0)] | None

@@ -120,3 +120,9 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, example B.1
     assert file_sha256(tmp_path / "a") == text_sha256("abc") == known
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\r\nb", "a\nb", 'a"b,c', " a ", "\r"])
+def test_any_text_survives_a_table(tmp_path: Path, text: str) -> None:
+    write_table(tmp_path / "t.csv", pd.DataFrame({"label": [text, "c"], "n": [1, 2]}))
+    assert list(read_table(tmp_path / "t.csv", made_by="x")["label"]) == [text, "c"]

@@ -1,5 +1,7 @@
 """Images: upright RGB pixels whatever the file holds, or a refusal."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,33 @@ def test_each_file_is_decoded_once(tmp_path: Path) -> None:
     first = files["x.png"]
     (tmp_path / "x.png").unlink()
     assert files["x.png"] is first
+
+
+def test_bytes_in_memory_are_read_like_the_file(tmp_path: Path) -> None:
+    four_corners().save(tmp_path / "x.png")
+    content = io.BytesIO((tmp_path / "x.png").read_bytes())
+    assert np.asarray(open_upright(content)).tolist() == [[list(RED), list(GREEN)], [list(BLUE), [255] * 3]]
+    content.seek(0)
+    assert (read_square(content, 2) == read_square(tmp_path / "x.png", 2)).all()
+
+
+def test_images_are_read_from_an_archive_and_from_one_in_a_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), BLUE).save(tmp_path / "x.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "x.png", "cat/x.png")
+    for root, path in ((tmp_path / "a.zip", "cat/x.png"), (tmp_path, "a.zip/cat/x.png")):
+        assert (ImageFiles(root, 4)[path] == BLUE).all()
+    with pytest.raises(
+        ValueError, match=r"a.zip/cat/y.png changed or vanished since build_manifest \(FileNotFoundError\)"
+    ):
+        ImageFiles(tmp_path / "a.zip", 4)["cat/y.png"]
+
+
+def test_a_path_that_leads_outside_the_root_is_not_read(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    (tmp_path / "root").mkdir()
+    with pytest.raises(ValueError, match=r"root/../x.png changed or vanished since build_manifest \(ValueError\)"):
+        ImageFiles(tmp_path / "root", 4)["../x.png"]
 
 
 def test_the_cache_stays_within_its_bytes(tmp_path: Path, monkeypatch) -> None:

@@ -1,32 +1,39 @@
-"""The manifest: one row per image, the same whatever the order; what is wrong in the table is told at once."""
+"""The manifest: one row per image, the same whatever the order; what is wrong with the rows is told at once."""
 
+import hashlib
+import itertools
+import os
 from pathlib import Path
+from zipfile import ZipFile
 
 import pandas as pd
 import pytest
 
-from tasks.core.files import text_sha256, write_table
+from tasks.core.files import write_json, write_table
+from tasks.core.listing import rows_from_entries
 from tasks.core.manifest import (
     COLUMNS,
-    ColumnNames,
-    checked_rows,
+    checked_paths,
     classes_of,
+    content_id_of,
     part,
+    read_manifest,
     read_valid_manifest,
-    rows_from_folders,
-    rows_from_table,
     sampled_rows,
     with_domains,
     with_ids,
 )
+from tasks.core.store import open_store
 
-NAMES = ColumnNames(path="file", label="class", domain="place", split="fold", group="writer", audit=("slant",))
+
+def sha16(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def rows_of(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
-    """path, domain, split, label; no groups."""
+    """path, domain, split, label; no groups, no problems; the domain is its own origin."""
     table = pd.DataFrame(rows, columns=["path", "domain", "split", "label"])
-    return table.assign(origin=table["domain"], group_id="")
+    return table.assign(origin=table["domain"], group_id="", problem="")
 
 
 @pytest.fixture
@@ -37,77 +44,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def test_a_table_becomes_rows_under_our_names(tmp_path: Path) -> None:
-    path = tmp_path / "images.csv"
-    path.write_text("class,file,slant,fold,writer,place,extra\nNA,x/1.png,007,,w1,ink,?\n")
-    assert rows_from_table(path, NAMES).to_dict("records") == [
-        {"path": "x/1.png", "label": "NA", "origin": "ink", "split": "", "group_id": "w1", "audit_slant": "007"}
-    ]
-
-
-def test_columns_that_are_not_there_are_empty(tmp_path: Path) -> None:
-    (tmp_path / "images.csv").write_text("file\n1.png\n")
-    names = ColumnNames(path="file", label=None, domain=None, split=None, group=None, audit=())
-    assert rows_from_table(tmp_path / "images.csv", names).to_dict("records") == [
-        {"path": "1.png", "label": "", "origin": "", "split": "", "group_id": ""}
-    ]
-
-
-def test_all_missing_columns_are_told_with_those_that_exist(tmp_path: Path) -> None:
-    (tmp_path / "images.csv").write_text("file,class,place\n1.png,a,ink\n")
-    with pytest.raises(ValueError, match="has no column 'fold', 'writer', 'slant'; it has file, class, place; mend"):
-        rows_from_table(tmp_path / "images.csv", NAMES)
-
-
-def test_a_missing_table_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"build_manifest.table .*none.csv"):
-        rows_from_table(tmp_path / "none.csv", NAMES)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b'file,class\n"1.png,a\n', b"file,class\n\xff\xfe,a\n", b"a\n1,2\n3,4,5\n"]
-)
-def test_a_broken_table_is_told_by_its_name(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "images.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"images.csv"):
-        rows_from_table(tmp_path / "images.csv", NAMES)
-
-
-def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
-    (tmp_path / "images.csv").write_bytes(b"\xef\xbb\xbffile\n1.png\n")
-    names = ColumnNames(path="file", label=None, domain=None, split=None, group=None, audit=())
-    assert list(rows_from_table(tmp_path / "images.csv", names)["path"]) == ["1.png"]
-
-
-def test_folders_give_domain_and_class(root: Path) -> None:
-    (root / "ink/a/notes.txt").touch()
-    (root / "stray.png").touch()
-    assert rows_from_folders(root, ())[["path", "origin", "label"]].to_numpy().tolist() == [
-        ["ink/a/1.jpg", "ink", "a"],
-        ["ink/a/2.PNG", "ink", "a"],
-        ["ink/b/deep/3.png", "ink", "b"],
-        ["pen/4.png", "pen", ""],
-    ]
-
-
-@pytest.mark.parametrize(
-    "suffix", ["jpg", "JPEG", "jfif", "png", "bmp", "tif", "tiff", "webp", "gif", "ppm", "pgm", "pbm"]
-)
-def test_no_kind_of_image_that_validation_knows_is_passed_over_in_silence(tmp_path: Path, suffix: str) -> None:
-    (tmp_path / "ink/a").mkdir(parents=True)
-    (tmp_path / f"ink/a/1.{suffix}").touch()
-    assert len(rows_from_folders(tmp_path, ())) == 1
-
-
-def test_audit_columns_need_a_table(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"build_manifest.audit_columns \['slant'\] need a table"):
-        rows_from_folders(root, ("slant",))
+def listed(root: Path) -> pd.DataFrame:
+    return rows_from_entries(open_store(root).entries(), "domain/label").assign(domain="source")
 
 
 def test_domains_become_source_and_target_and_others_are_left_out() -> None:
     rows = pd.DataFrame({"path": list("abcd"), "origin": ["ink", "pen", "chalk", "oil"]})
     found = with_domains(rows, ["ink", "oil"], "pen")
     assert found[["path", "domain"]].to_numpy().tolist() == [["a", "source"], ["b", "target"], ["d", "source"]]
+    assert found.index.tolist() == [0, 1, 2]
 
 
 def test_an_unknown_domain_is_told_with_those_that_exist() -> None:
@@ -124,68 +69,82 @@ def test_one_domain_cannot_be_both() -> None:
         with_domains(rows, ["ink"], "ink")
 
 
-def test_all_problems_of_the_rows_are_told_at_once(root: Path) -> None:
-    (root.parent / "outside.png").touch()
-    rows = rows_of(
-        ("ink/a/1.jpg", "source", "", "a"), ("ink/a/1.jpg", "source", "", "a"), ("../outside.png", "source", "", "a"),
-        ("ink/a/gone.jpg", "source", "", "a"), ("ink/a/2.PNG", "source", "trian", "a"), ("pen/4.png", "target", "test", ""),
-        ("ink/b/deep/3.png", "source", "", ""), (str(root.parent / "outside.png"), "source", "", "a"),
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="images under") as caught:
-        checked_rows(rows, root)
-    for words in [
-        "2 paths are not plain relative paths below the root, the first: '../outside.png'",
-        "1 image files are missing, the first: 'ink/a/gone.jpg'",
-        "1 paths stand in the table twice, the first: 'ink/a/1.jpg'",
-        "1 source images carry no label, the first: 'ink/b/deep/3.png'",
-        "1 target images of split val or test carry no label, the first: 'pen/4.png'",
-        "split 'trian' is unknown; allowed are train, val, test, unlabelled, empty",
-    ]:
-        assert words in str(caught.value)
-
-
-@pytest.mark.parametrize("path", ["", "ink", "ink/a"])
-def test_a_folder_is_no_image(root: Path, path: str) -> None:
-    with pytest.raises(ValueError, match=r"1 (image files are missing|paths are not plain)"):
-        checked_rows(rows_of((path, "source", "", "a")), root)
-
-
-@pytest.mark.parametrize("path", ["./ink/a/1.jpg", "ink//a/1.jpg", "ink/../ink/a/1.jpg"])
-def test_one_file_under_two_spellings_is_refused(root: Path, path: str) -> None:
-    with pytest.raises(ValueError, match=r"not plain relative paths .*1.jpg"):
-        checked_rows(rows_of(("ink/a/1.jpg", "source", "", "a"), (path, "source", "", "a")), root)
-
-
-def test_an_absolute_path_is_refused_even_inside_the_root(root: Path) -> None:
-    """Its image_id would hold the machine's folders."""
-    with pytest.raises(ValueError, match=r"1.jpg"):
-        checked_rows(rows_of((str(root / "ink/a/1.jpg"), "source", "", "a")), root)
-
-
-def test_images_may_be_links_into_a_cache(root: Path) -> None:
-    """DVC with cache.type symlink checks data out like this."""
-    cached = root.parent / "cache" / "ab12"
-    cached.parent.mkdir()
-    (root / "ink/a/1.jpg").rename(cached)
-    (root / "ink/a/1.jpg").symlink_to(cached)
-    assert len(checked_rows(rows_of(("ink/a/1.jpg", "source", "", "a")), root)) == 1
+def test_an_image_is_one_row() -> None:
+    rows = rows_of(*((f"{name}.png", "source", "", "a") for name in "dabcabdeeea"))
+    words = r"4 path\(s\) are listed more than once, the first: 'a.png', 'b.png', 'd.png'; .*keep one"
+    with pytest.raises(ValueError, match=words) as caught:
+        checked_paths(rows)
+    assert "\n" not in str(caught.value)
+    once = rows.drop_duplicates("path")
+    assert checked_paths(once).equals(once)
 
 
 def test_place_and_bytes_have_ids_of_their_own(root: Path) -> None:
-    manifest = with_ids(rows_from_folders(root, ()).assign(domain="source"), root).set_index("path")
-    assert manifest["image_id"].is_unique
-    assert manifest.loc["ink/a/1.jpg", "image_id"] == text_sha256("ink/a/1.jpg")[:16]
-    assert manifest.loc["ink/a/1.jpg", "content_id"] == manifest.loc["pen/4.png", "content_id"] == text_sha256("1")[:16]
-    assert manifest["content_id"].nunique() == 3
+    manifest = with_ids(listed(root), open_store(root)).set_index("path")
+    assert manifest["image_id"].to_dict() == {path: sha16(path) for path in manifest.index}
+    assert manifest["content_id"].to_dict() == {
+        "ink/a/1.jpg": sha16("1"), "ink/a/2.PNG": sha16("2"), "ink/b/deep/3.png": sha16("3"), "pen/4.png": sha16("1"),
+    }  # fmt: skip
     assert (manifest["group_id"] == manifest["image_id"]).all(), "a row without a group is its own"
+    assert content_id_of(b"1") == sha16("1")
 
 
-def test_the_manifest_does_not_depend_on_the_order_of_the_table(root: Path) -> None:
-    table = rows_from_folders(root, ()).assign(domain="source", audit_slant="x")
-    first, other = with_ids(table, root), with_ids(table.iloc[::-1], root)
-    assert first.equals(other)
+def test_given_groups_are_kept(root: Path) -> None:
+    manifest = with_ids(listed(root).assign(group_id=["w1", "", "w1", "w2"]), open_store(root))
+    assert manifest["group_id"].tolist() == ["w1", sha16("ink/a/2.PNG"), "w1", "w2"]
+
+
+def test_ids_are_the_same_in_a_folder_and_in_an_archive_of_it(root: Path) -> None:
+    with ZipFile(root.parent / "packed.zip", "w") as archive:
+        for entry in open_store(root).entries():
+            archive.write(root / entry.path, entry.path)
+    packed = root.parent / "packed.zip"
+    assert with_ids(listed(packed), open_store(packed)).equals(with_ids(listed(root), open_store(root)))
+
+
+def test_what_cannot_be_read_has_a_place_but_no_content(root: Path) -> None:
+    """Missing, a folder, a loop of links, outside: told later as facts of the image, never a crash here."""
+    (root / "loop.png").symlink_to("loop.png")
+    paths = ["gone.png", "ink", "loop.png", "../root/pen/4.png", "a\x00b.png", "", "pen/4.png"]
+    manifest = with_ids(rows_of(*((path, "source", "", "a") for path in paths)), open_store(root)).set_index("path")
+    assert manifest["content_id"].to_dict() == dict.fromkeys(paths, "") | {"pen/4.png": sha16("1")}
+    assert manifest["image_id"].is_unique
+
+
+def test_a_row_with_a_problem_is_never_opened(root: Path) -> None:
+    """A pipe would hang whoever opens it; and a readable file stays unread where the row says so."""
+    os.mkfifo(root / "pipe.png")
+    rows = listed(root)
+    assert rows.set_index("path").at["pipe.png", "problem"] == "is a pipe, socket or device"
+    rows.loc[rows["path"] == "pen/4.png", "problem"] = "was found odd"
+    manifest = with_ids(rows, open_store(root)).set_index("path")
+    assert manifest.loc[["pipe.png", "pen/4.png"], "content_id"].tolist() == ["", ""]
+    assert manifest.loc[["pipe.png", "pen/4.png"], "problem"].tolist() == [
+        "is a pipe, socket or device",
+        "was found odd",
+    ]
+    problems = with_ids(rows.assign(problem="odd"), open_store(root))
+    assert set(problems["content_id"]) == {""}
+
+
+def test_no_rows_are_an_empty_manifest(root: Path) -> None:
+    assert list(with_ids(listed(root).head(0), open_store(root)).columns) == COLUMNS
+
+
+def test_the_manifest_does_not_depend_on_the_order_of_the_rows(root: Path) -> None:
+    table = listed(root).assign(audit_slant=list("wxyz"), other="left out")
+    first = with_ids(table, open_store(root))
+    for order in itertools.permutations(range(4)):
+        assert with_ids(table.iloc[list(order)], open_store(root)).equals(first)
     assert list(first.columns) == [*COLUMNS, "audit_slant"]
     assert list(first["path"]) == sorted(first["path"])
+    assert first["audit_slant"].tolist() == list("wxyz")
+
+
+def test_a_manifest_is_read_as_it_was_written(root: Path, tmp_path: Path) -> None:
+    manifest = with_ids(listed(root).assign(audit_slant=["NA", "007", 'a,"b"\nc', ""], label="null"), open_store(root))
+    write_table(tmp_path / "manifest.csv", manifest)
+    assert read_manifest(tmp_path / "manifest.csv").to_dict("list") == manifest.to_dict("list")
 
 
 def test_a_draw_per_class_does_not_depend_on_the_order_of_the_table() -> None:
@@ -203,28 +162,52 @@ def test_a_draw_per_class_does_not_depend_on_the_order_of_the_table() -> None:
     assert set(first["path"]) != set(sampled_rows(rows, limits, 1)["path"])
 
 
+def test_every_source_gives_its_own_share_of_a_draw() -> None:
+    """Two sources of 20 and 4 images of a class, at most 5 of each: 5 and 4, not 5 of both together."""
+    rows = rows_of(*((f"{i:02d}.png", "source", "", "a") for i in range(24)))
+    rows["origin"] = ["ink"] * 20 + ["oil"] * 4
+    found = sampled_rows(rows, {"source": 5, "target": 5}, 0)
+    assert found["origin"].value_counts().to_dict() == {"ink": 5, "oil": 4}
+
+
+def test_images_without_label_are_drawn_like_a_class() -> None:
+    rows = rows_of(*((f"{i:02d}.png", "target", "", "a" if i % 2 else "") for i in range(24)))
+    assert sampled_rows(rows, {"source": None, "target": 3}, 0)["label"].value_counts().to_dict() == {"a": 3, "": 3}
+
+
 def test_a_draw_keeps_what_was_drawn_when_a_class_is_added() -> None:
     rows = rows_of(*((f"s{i}.png", "source", "", "ab"[i % 2]) for i in range(40)))
     more = pd.concat([rows_of(("new.png", "source", "", "c")), rows])
     limits = {"source": 3, "target": 3}
-    assert set(sampled_rows(more, limits, 0)["path"]) == {*sampled_rows(rows, limits, 0)["path"], "new.png"}
+    drawn = sampled_rows(rows, limits, 0)["path"]
+    assert set(sampled_rows(more.reset_index(drop=True), limits, 0)["path"]) == {*drawn, "new.png"}
+
+
+def test_without_limits_everything_is_drawn() -> None:
+    rows = rows_of(("1", "source", "", "a"), ("2", "target", "", ""))
+    assert sampled_rows(rows, {"source": None, "target": None}, 0).equals(rows)
+    assert len(sampled_rows(rows.head(0), {"source": 1, "target": 1}, 0)) == 0
 
 
 def test_reading_blocked_data_is_refused_with_the_reasons(tmp_path: Path) -> None:
     write_table(tmp_path / "m.csv", rows_of(("1.png", "source", "train", "a")))
-    (tmp_path / "v.json").write_text('{"status": "blocked", "blocked_by": ["class a is empty", "no test"]}')
-    with pytest.raises(
-        ValueError, match=r"the data is blocked: class a is empty; no test; see .*v.json, mend"
-    ) as caught:
-        read_valid_manifest(tmp_path / "m.csv", tmp_path / "v.json")
+    write_json(tmp_path / "gate.json", {"blocked_by": ["class a is empty", "no test"]})
+    words = r"the data is blocked: class a is empty; no test; see data/validation.html, mend the data and run again"
+    with pytest.raises(ValueError, match=words) as caught:
+        read_valid_manifest(tmp_path / "m.csv", tmp_path / "gate.json")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("status", ["pass", "warn"])
-def test_accepted_data_is_read(tmp_path: Path, status: str) -> None:
+def test_accepted_data_is_read(tmp_path: Path) -> None:
     write_table(tmp_path / "m.csv", rows_of(("1.png", "source", "train", "a")))
-    (tmp_path / "v.json").write_text(f'{{"status": "{status}", "blocked_by": []}}')
-    assert len(read_valid_manifest(tmp_path / "m.csv", tmp_path / "v.json")) == 1
+    write_json(tmp_path / "gate.json", {"blocked_by": []})
+    assert len(read_valid_manifest(tmp_path / "m.csv", tmp_path / "gate.json")) == 1
+
+
+def test_without_a_gate_nothing_is_read(tmp_path: Path) -> None:
+    write_table(tmp_path / "m.csv", rows_of(("1.png", "source", "train", "a")))
+    with pytest.raises(FileNotFoundError, match=r"gate.json is missing: it is made by the stage validate_data"):
+        read_valid_manifest(tmp_path / "m.csv", tmp_path / "gate.json")
 
 
 def test_classes_and_parts() -> None:
@@ -233,7 +216,8 @@ def test_classes_and_parts() -> None:
         ("2", "source", "val", "a"),
         ("3", "target", "train", "z"),
         ("4", "target", "test", ""),
+        ("5", "source", "train", ""),
     )
     assert classes_of(rows) == ["a", "b"]
     assert list(part(rows, "target", "train", "test")["path"]) == ["3", "4"]
-    assert list(part(rows, "source", "train").index) == [0]
+    assert list(part(rows, "source", "train").index) == [0, 1]

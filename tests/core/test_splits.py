@@ -1,15 +1,16 @@
 """Splits: nothing leaks between them, nothing depends on the order, no label is seen where it must not be."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.core.manifest import draw_splits
-from tasks.core.splits import LabelBudget, SplitShares, hidden_labels, labels_of, with_splits
+from tasks.core.splits import LabelBudget, SplitShares, draw_splits, hidden_labels, labels_of, with_splits
 
 SHARES = SplitShares(source_val=0.2, target_val=0.2, target_test=0.4)
 LEARNT_FROM = ("train", "unlabelled")
-N_TABLES = 25
+N_TABLES = 10
 
 
 def table(n_source: int, n_target: int, **columns: object) -> pd.DataFrame:
@@ -18,7 +19,8 @@ def table(n_source: int, n_target: int, **columns: object) -> pd.DataFrame:
     def rows(domain: str, n: int) -> pd.DataFrame:
         ids = [f"{domain[0]}{i:03d}" for i in range(n)]
         labels = ["ab"[i % 2] for i in range(n)]
-        return pd.DataFrame({"image_id": ids, "domain": domain, "split": "", "group_id": ids, "label": labels})
+        rows = pd.DataFrame({"image_id": ids, "domain": domain, "split": "", "group_id": ids, "label": labels})
+        return rows.assign(origin={"source": "ink", "target": "pen"}[domain])
 
     return pd.concat([rows("source", n_source), rows("target", n_target).assign(**columns)], ignore_index=True)
 
@@ -35,9 +37,10 @@ def random_table(seed: int, *, given: tuple[str, ...]) -> pd.DataFrame:
             "label": rng.choice(list("abc"), n),
         }
     )
+    rows["origin"] = np.where(rows["domain"] == "target", "pen", rng.choice(["ink", "oil"], n))
     splits = {group: str(rng.choice(given)) for group in sorted(rows["group_id"].unique())}
     split = rows["group_id"].map(splits).mask(rows["domain"] == "source", "")
-    bare = (rows["domain"] == "target") & (rng.random(n) < 0.3) & split.isin(("", "train"))
+    bare = (rows["domain"] == "target") & (rng.random(n) < 0.3) & split.isin(("", "train", "unlabelled"))
     return rows.assign(label=rows["label"].mask(bare, ""), split=split)
 
 
@@ -48,8 +51,12 @@ def homes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    "given", [("",), ("train", "test"), ("train", "val", "test"), ("", "test"), ("", "train", "val")]
-)
+    "given",
+    [
+        ("",), ("train", "test"), ("train", "val", "test"), ("", "test"), ("", "train", "val"), ("", "val"),
+        ("", "unlabelled"), ("unlabelled", "train"), ("", "train", "unlabelled", "test"),
+    ],
+)  # fmt: skip
 def test_no_group_is_in_two_splits(given: tuple[str, ...]) -> None:
     for seed in range(N_TABLES):
         done = with_splits(random_table(seed, given=given), SHARES, LabelBudget(3, 20), seed)
@@ -60,9 +67,10 @@ def test_no_group_is_in_two_splits(given: tuple[str, ...]) -> None:
         assert not (done["split"].isin(("train", "val", "guard", "test")) & (done["label"] == "")).any()
 
 
-def test_the_order_of_the_rows_changes_nothing() -> None:
+@pytest.mark.parametrize("given", [("",), ("", "train", "val"), ("", "unlabelled", "train")])
+def test_the_order_of_the_rows_changes_nothing(given: tuple[str, ...]) -> None:
     for seed in range(N_TABLES):
-        rows = random_table(seed, given=("",))
+        rows = random_table(seed, given=given)
         first = with_splits(rows, SHARES, LabelBudget(3, 20), 0).set_index("image_id")["split"]
         mixed = rows.sample(frac=1, random_state=seed).reset_index(drop=True)
         other = with_splits(mixed, SHARES, LabelBudget(3, 20), 0).set_index("image_id")["split"]
@@ -87,14 +95,15 @@ def test_shares_are_kept_in_every_class() -> None:
 def test_shares_of_groups_miss_by_at_most_a_group() -> None:
     for seed in range(N_TABLES):
         sizes = np.random.default_rng(seed).integers(1, 8, 40)
-        rows = pd.DataFrame({"group_id": np.repeat([f"g{g:02d}" for g in range(40)], sizes), "label": "a"})
+        groups = np.repeat([f"g{g:02d}" for g in range(40)], sizes)
+        rows = pd.DataFrame({"group_id": groups, "origin": "ink", "label": "a"})
         split = draw_splits(rows, {"val": 0.2, "test": 0.4}, seed)
         for name, share in {"val": 0.2, "test": 0.4}.items():
             assert abs((split == name).sum() - share * len(rows)) <= sizes.max()
 
 
 def test_a_group_larger_than_what_is_wanted_stays_in_training() -> None:
-    rows = pd.DataFrame({"group_id": ["one"] * 50, "label": "a"})
+    rows = pd.DataFrame({"group_id": ["one"] * 50, "origin": "ink", "label": "a"})
     assert set(draw_splits(rows, {"test": 0.4}, 0)) == {"train"}
 
 
@@ -194,3 +203,130 @@ def test_an_unlabelled_image_left_empty_is_not_learnt_from_where_its_group_is_gi
 def test_empty_domains_are_no_crash(n_source: int, n_target: int) -> None:
     """validate_data must end well and say what is missing."""
     assert len(with_splits(table(n_source, n_target), SHARES, LabelBudget(3, 10), 0)) == n_source + n_target
+
+
+def test_shares_are_kept_in_every_class_of_every_source() -> None:
+    """Three sources of 100, 40 and 20 images; a fifth of each class of each is validation."""
+    parts = [table(n, 0).assign(origin=origin) for origin, n in (("ink", 100), ("oil", 40), ("chalk", 20))]
+    rows = pd.concat([part.assign(group_id=part["origin"] + part["image_id"]) for part in parts], ignore_index=True)
+    rows["image_id"] = rows["group_id"]
+    counts = with_splits(rows, SHARES, LabelBudget(None, 0), 0).groupby(["origin", "label", "split"]).size()
+    for origin, n in (("ink", 50), ("oil", 20), ("chalk", 10)):
+        for label in "ab":
+            assert counts[origin, label].to_dict() == {"train": n * 4 // 5, "val": n // 5}
+
+
+def test_a_group_belongs_to_its_commonest_origin_and_label() -> None:
+    """Ten groups of three a's and one b: one stratum, so two groups of ten are drawn, wherever the b stands."""
+    for order in ("aaab", "baaa", "abaa"):
+        groups = np.repeat([f"g{g}" for g in range(10)], 4)
+        rows = pd.DataFrame({"group_id": groups, "origin": "ink", "label": list(order) * 10})
+        split = draw_splits(rows, {"val": 0.2}, 0)
+        assert (split == "val").sum() == 8
+        assert split.groupby(rows["group_id"]).nunique().max() == 1
+
+
+def test_no_shares_and_no_rows_are_no_crash() -> None:
+    rows = table(9, 0)
+    assert set(draw_splits(rows, {}, 0)) == {"train"}
+    assert set(draw_splits(rows, {"val": 0.0}, 0)) == {"train"}
+    assert draw_splits(rows.head(0), {"val": 0.2}, 0).tolist() == []
+
+
+def test_a_hundred_thousand_groups_are_drawn_quickly() -> None:
+    n = 100_000
+    ids = [f"g{i:06d}" for i in range(n)]
+    rows = pd.DataFrame({"group_id": ids, "origin": "ink", "label": [f"c{i % 100:02d}" for i in range(n)]})
+    start = time.perf_counter()
+    split = draw_splits(rows, {"val": 0.2, "test": 0.4}, 0)
+    assert time.perf_counter() - start < 10
+    counts = split.groupby(rows["label"]).value_counts().unstack()
+    assert (counts["val"] == 200).all()
+    assert (counts["test"] == 400).all()
+
+
+def test_a_test_is_drawn_from_the_rows_without_a_split_and_a_val_from_all_that_are_learnt_from() -> None:
+    """Sixty given for training, a hundred without: of these 40 become test; of the 120 others 24 val, a half of each class."""
+    done = with_splits(table(20, 160, split=["train"] * 60 + [""] * 100), SHARES, LabelBudget(None, 0), 0)
+    target = done[done["domain"] == "target"].reset_index(drop=True)
+    assert set(target["split"][:60]) == {"train", "val"}
+    counts = target.groupby(["label", "split"]).size()
+    for label in "ab":
+        assert counts[label].to_dict() == {"train": 48, "val": 12, "test": 20}
+
+
+def test_a_few_rows_without_a_split_leave_no_tiny_val() -> None:
+    """A thousand given for training and five left empty: val is a fifth of them all."""
+    done = with_splits(table(20, 1005, split=["train"] * 1000 + [""] * 5), SHARES, LabelBudget(None, 0), 0)
+    n_of = done.loc[done["domain"] == "target", "split"].value_counts()
+    assert n_of["val"] == pytest.approx(200, abs=2)
+    assert n_of["test"] == 2
+
+
+def test_a_given_val_is_kept_where_the_test_is_drawn() -> None:
+    done = with_splits(table(20, 120, split=["val"] * 20 + [""] * 100), SHARES, LabelBudget(None, 0), 0)
+    target = done[done["domain"] == "target"].reset_index(drop=True)
+    assert set(target["split"][:20]) == {"val"}
+    assert target["split"][20:].value_counts().to_dict() == {"train": 60, "test": 40}
+
+
+def test_a_given_test_is_kept_and_rows_without_a_split_are_learnt_from() -> None:
+    done = with_splits(table(20, 120, split=["test"] * 20 + [""] * 100), SHARES, LabelBudget(None, 0), 0)
+    target = done[done["domain"] == "target"].reset_index(drop=True)
+    assert set(target["split"][:20]) == {"test"}
+    assert target["split"][20:].value_counts().to_dict() == {"train": 80, "val": 20}
+
+
+def test_where_every_row_has_a_split_and_none_is_test_there_is_no_test() -> None:
+    """Validation then says that a test is missing: what was given for training is never taken for it."""
+    done = with_splits(table(20, 50, split="train"), SHARES, LabelBudget(None, 0), 0)
+    assert set(done.loc[done["domain"] == "target", "split"]) == {"train", "val"}
+
+
+def test_a_row_without_a_split_follows_the_strictest_of_its_group() -> None:
+    groups = ["w1", "w1", "w1", "w2", "w2", "w3", "w3"]
+    given = ["train", "test", "", "val", "", "train", ""]
+    rows = table(20, 7, group_id=groups, split=given, label="a")
+    target = with_splits(rows, SHARES, LabelBudget(None, 0), 0).query("domain == 'target'")
+    assert list(target["split"]) == ["train", "test", "test", "val", "val", "train", "train"]
+
+
+def test_a_persons_label_is_used_although_the_others_of_the_group_are_given_as_unlabelled() -> None:
+    """tasks.core.labels empties the split of such an image, so that it is free to be learnt from."""
+    rows = table(20, 6, group_id=["w1"] * 3 + ["w2"] * 3, label=["a", "", "", "b", "b", "b"])
+    rows.loc[20:, "split"] = ["", "unlabelled", "unlabelled", "test", "test", "test"]
+    target = with_splits(rows, SplitShares(0.2, 0, 0.4), LabelBudget(None, 0), 0).query("domain == 'target'")
+    assert list(target["split"]) == ["train", "unlabelled", "unlabelled", "test", "test", "test"]
+
+
+def test_a_label_that_is_given_as_unlabelled_is_not_learnt_from_where_its_group_is_held_out() -> None:
+    groups = [f"w{i // 2:02d}" for i in range(40)]
+    rows = table(20, 40, group_id=groups, split=["train", "unlabelled"] * 20)
+    done = with_splits(rows, SplitShares(0.2, 0.5, 0.4), LabelBudget(None, 0), 0).query("domain == 'target'")
+    assert {tuple(splits) for splits in done.groupby("group_id")["split"].agg(sorted)} == {
+        ("train", "unlabelled"),
+        ("held_out", "val"),
+    }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_share_of_zero_draws_nothing(share: float) -> None:
+    done = with_splits(table(20, 100), SplitShares(0.2, share, 0.4), LabelBudget(None, 0), 0)
+    assert (done.loc[done["domain"] == "target", "split"] == "val").sum() == share * 100
+
+
+def test_the_index_of_the_rows_is_kept_whatever_it_is() -> None:
+    """Rejected rows leave gaps in it."""
+    rows = table(40, 60).drop(index=[0, 7, 50, 99])
+    done = with_splits(rows, SHARES, LabelBudget(3, 5), 0)
+    assert list(done.index) == list(rows.index)
+    assert list(done["image_id"]) == list(rows["image_id"])
+    again = with_splits(rows.reset_index(drop=True), SHARES, LabelBudget(3, 5), 0)
+    assert list(again["split"]) == list(done["split"])
+
+
+def test_what_is_drawn_of_one_class_does_not_depend_on_another() -> None:
+    rows = table(0, 100)
+    first = with_splits(rows, SHARES, LabelBudget(None, 0), 0)
+    fewer = with_splits(rows[rows["label"] == "a"], SHARES, LabelBudget(None, 0), 0)
+    assert first.loc[fewer.index, "split"].equals(fewer["split"])

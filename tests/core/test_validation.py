@@ -1,154 +1,220 @@
-"""What the rules look at, and what is said of a set that is too small."""
+"""Findings and what follows from them: which images are rejected, what blocks, the words people read."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.core.facts import COLUMNS, NUMBERS
-from tasks.core.manifest import classes_of
-from tasks.core.validation import checked_columns, count_problems, counts, finding, rejected_rows
+from tasks.core.validation import (
+    SEVERITIES,
+    blocking,
+    cell_finding,
+    counts,
+    image_finding,
+    label_sets,
+    limit_words,
+    rejected_rows,
+    status_of,
+    structure_problems,
+)
 
-MEASURED = {"width_px": 8, "height_px": 16, "n_frames": 1, "contrast": 0.5, "format": "png", "error": ""}
 
-
-def rows_of(*rows: dict[str, object]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Manifest and facts; what a row leaves out is measured, unlabelled and unique."""
-    manifest, facts = [], []
-    for number, row in enumerate(rows):
-        own = {
-            "image_id": f"i{number}",
-            "path": f"{number}.png",
-            "domain": "source",
-            "split": "",
-            "group_id": f"g{number}",
+def images(n: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{k}" for k in range(n)],
+            "path": [f"{k}.png" for k in range(n)],
+            "contrast": 0.01,
+            "error": "cut",
         }
-        manifest.append(own | {"label": ""} | {k: v for k, v in row.items() if k in (*own, "label")})
-        measured = {} if row.get("error") else MEASURED | {"pixel_hash": f"h{number}"}
-        facts.append({"image_id": f"i{number}"} | measured | {k: v for k, v in row.items() if k in COLUMNS})
-    table = pd.DataFrame(facts, columns=COLUMNS)
-    text = {name: table[name].astype(object).fillna("").astype(str) for name in COLUMNS if name not in NUMBERS}
-    return pd.DataFrame(manifest), table.assign(**text)
-
-
-def test_sides_and_their_ratio() -> None:
-    rows = checked_columns(*rows_of({}, {"width_px": 40, "height_px": 10}))
-    assert rows[["short_side_px", "long_side_px", "aspect_ratio"]].to_numpy().tolist() == [[8, 16, 2], [10, 40, 4]]
-
-
-@pytest.mark.parametrize(
-    ("path", "fmt", "matches"),
-    [
-        ("a.png", "png", True), ("a.PNG", "png", True), ("a.jpg", "jpeg", True), ("a.jpg", "mpo", True),
-        ("a.jpg", "png", False), ("a.tif", "tiff", True), ("a.pgm", "ppm", True), ("a", "png", False),
-        ("a.png.jpg", "jpeg", True), ("a.gif", "gif", True),
-    ],
-)  # fmt: skip
-def test_extensions(path: str, fmt: str, *, matches: bool) -> None:
-    assert list(checked_columns(*rows_of({"path": path, "format": fmt}))["extension_matches"]) == [matches]
-
-
-def test_the_first_of_equal_pixels_is_no_copy() -> None:
-    rows = checked_columns(*rows_of({"pixel_hash": "x"}, {}, {"pixel_hash": "x"}, {"error": "bad"}, {"error": "bad"}))
-    assert list(rows["is_copy"]) == [False, False, True, False, False]
-
-
-def test_labels_and_splits_of_equal_pixels_are_counted() -> None:
-    same = {"pixel_hash": "x"}
-    rows = checked_columns(
-        *rows_of(
-            {**same, "label": "a", "split": "train"}, {**same, "label": "b", "split": "test"}, {**same}, {"label": "a"}
-        )
     )
-    assert list(rows["n_labels_of_pixels"]) == [2, 2, 2, 1]
-    assert list(rows["n_splits_of_pixels"][:2]) == [2, 2]
 
 
-def test_a_group_in_two_given_splits_is_counted_per_domain() -> None:
-    target = {"domain": "target", "group_id": "g"}
-    rows = checked_columns(
-        *rows_of({**target, "split": "test"}, {**target, "split": "train"}, {"group_id": "g", "split": "train"})
-    )
-    assert list(rows["n_splits_of_group"]) == [2, 2, 1]
+def finding(rule: str, policy: str, rows: pd.DataFrame, ids: list[str], severity: str = "warn") -> dict[str, Any]:
+    return image_finding(rule, {"severity": severity, "policy": policy}, rows, ids)
 
 
-def test_training_with_and_without_label_is_no_leak() -> None:
-    """Both are learnt from: a person may label half of a writer's images."""
-    target = {"domain": "target", "group_id": "g"}
-    rows = checked_columns(*rows_of({**target, "split": "train", "label": "a"}, {**target, "split": "unlabelled"}))
-    assert list(rows["n_splits_of_group"]) == [1, 1]
+def cells(*rows: tuple[str, str, float, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["rule", "cell", "value", "why"])
 
 
-def test_an_image_without_facts_was_never_measured() -> None:
-    manifest, facts = rows_of({}, {})
-    assert list(checked_columns(manifest, facts.head(1))["error"]) == ["", "never measured"]
+def test_an_image_finding_tells_paths_and_reasons_in_the_order_of_the_images() -> None:
+    settings = {"severity": "warn", "policy": "drop", "min": 0.02}
+    assert image_finding("contrast", settings, images(4), ["i3", "i1", "i3"]) == {
+        "rule": "contrast", "severity": "warn", "policy": "drop", "min": 0.02, "n_checked": 4, "n_failed": 2,
+        "images": [
+            {"image_id": "i1", "path": "1.png", "why": "contrast 0.0100"},
+            {"image_id": "i3", "path": "3.png", "why": "contrast 0.0100"},
+        ],
+    }  # fmt: skip
 
 
-def test_nothing_readable_is_no_crash() -> None:
-    rows = checked_columns(*rows_of({"error": "bad"}, {"error": "bad"}))
-    assert not rows["is_copy"].any()
-    assert rows["short_side_px"].isna().all()
+@pytest.mark.parametrize("n", [0, 3])
+def test_a_rule_that_nobody_fails_is_a_finding_too(n: int) -> None:
+    found = finding("contrast", "keep", images(n), [])
+    assert (found["n_checked"], found["n_failed"], found["images"]) == (n, 0, [])
+
+
+def test_a_cell_finding_tells_cells_values_and_reasons() -> None:
+    table = cells(("size", "class 'a'", 3.0, "few"), ("other", "x", 1.0, "odd"), ("size", "class 'b'", 2.0, "fewer"))
+    assert cell_finding("size", {"severity": "block", "min": 5}, table, [2, 0]) == {
+        "rule": "size", "severity": "block", "min": 5, "n_checked": 2, "n_failed": 2,
+        "cells": [
+            {"cell": "class 'a'", "value": 3.0, "why": "few"},
+            {"cell": "class 'b'", "value": 2.0, "why": "fewer"},
+        ],
+    }  # fmt: skip
+
+
+def test_a_rule_without_cells_had_nothing_to_check() -> None:
+    found = cell_finding("size", {"severity": "block", "min": 5}, cells(("other", "x", 1.0, "odd")), [])
+    assert (found["n_checked"], found["n_failed"], found["cells"]) == (0, 0, [])
 
 
 def test_rejected_are_those_of_dropping_rules_with_all_their_reasons() -> None:
-    rows = checked_columns(*rows_of({}, {}, {"error": "cut"}, {}))
+    rows = images(5)
     findings = [
-        finding("readable", "drop", rows, ["i2"]), finding("side_px", "drop", rows, ["i1", "i1", "i2"]),
-        finding("contrast", "warn", rows, ["i0"]), finding("known_label", "block", rows, ["i3"]),
+        finding("readable", "drop", rows, ["i2"]), finding("contrast", "drop", rows, ["i1", "i2"]),
+        finding("readable", "keep", rows, ["i0"]), finding("readable", "keep", rows, ["i3"], "block"),
+        finding("contrast", "keep_one", rows, ["i4"], "note"),
+        cell_finding("size", {"severity": "block", "min": 5}, cells(("size", "x", 1.0, "few")), [0]),
     ]  # fmt: skip
-    assert [found["n_failed"] for found in findings] == [1, 2, 1, 1]
     assert rejected_rows(rows, findings).to_numpy().tolist() == [
-        ["i1", "1.png", "side_px"],
-        ["i2", "2.png", "readable; side_px (cut)"],
+        ["i1", "1.png", "contrast (contrast 0.0100)"],
+        ["i2", "2.png", "readable (cut); contrast (contrast 0.0100)"],
+        ["i4", "4.png", "contrast (contrast 0.0100)"],
     ]
 
 
-def test_nothing_rejected_is_an_empty_table() -> None:
-    rows = checked_columns(*rows_of({}))
-    assert list(rejected_rows(rows, []).columns) == ["image_id", "path", "reasons"]
+@pytest.mark.parametrize("n", [0, 2])
+def test_nothing_rejected_is_an_empty_table(n: int) -> None:
+    rejected = rejected_rows(images(n), [finding("contrast", "drop", images(n), [])])
+    assert list(rejected.columns) == ["image_id", "path", "reasons"]
+    assert len(rejected) == 0
 
 
-def split_rows(**n: int) -> pd.DataFrame:
+def test_what_blocks_is_told_with_the_first_image_and_why() -> None:
+    rows = images(4)
+    table = cells(("size", "a", 3.0, "class 'a' has 3"), ("size", "b", 2.0, "class 'b' has 2"))
+    settings = {"severity": "block", "min": 5}
+    assert blocking(
+        [
+            finding("readable", "keep", rows, ["i3", "i2"], "block"), finding("contrast", "drop", rows, ["i1"], "warn"),
+            finding("contrast", "keep", rows, [], "block"), cell_finding("size", settings, table, [1, 0]),
+            cell_finding("size", settings, table, [1]), cell_finding("size", settings, table, []),
+            cell_finding("size", {"severity": "note", "min": 5}, table, [0]),
+            cell_finding("distinct", {"severity": "block"}, table, [0]),
+        ]
+    ) == [
+        "rule readable fails: 2 image(s), the first: 2.png (cut)",
+        "rule size fails: class 'a' has 3 and 1 more; at least 5 is asked for",
+        "rule size fails: class 'b' has 2; at least 5 is asked for",
+        "rule distinct fails: class 'a' has 3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ""), ({"severity": "block", "max_bits": 40}, ""), ({"min": 10}, "; at least 10 is asked for"),
+        ({"max": 0.2}, "; at most 0.2 is asked for"), ({"min": 8, "max": 20000}, "; at least 8 and at most 20000 is asked for"),
+        ({"max": 10.0}, "; at most 10 is asked for"), ({"min": 0.0}, "; at least 0 is asked for"),
+    ],
+)  # fmt: skip
+def test_limits_are_told_in_words(settings: dict[str, Any], words: str) -> None:
+    assert limit_words(settings) == words
+
+
+@pytest.mark.parametrize(
+    ("failed", "passed", "blocked_by", "status"),
+    [
+        ([], [], [], "pass"), ([], ["block", "warn", "note"], [], "pass"), (["note"], ["warn"], [], "note"),
+        (["note", "warn"], [], [], "warn"), (["warn"], ["note"], [], "warn"), (["note"], [], ["no test"], "blocked"),
+        ([], [], ["no test"], "blocked"), (["warn", "block", "note"], [], ["rule x fails"], "blocked"),
+    ],
+)  # fmt: skip
+def test_the_status_is_the_severest(failed: list[str], passed: list[str], blocked_by: list[str], status: str) -> None:
+    findings = [finding("contrast", "keep", images(1), ["i0"], severity) for severity in failed]
+    findings += [finding("contrast", "keep", images(1), [], severity) for severity in passed]
+    assert status_of(findings, blocked_by) == status
+
+
+def test_a_failed_rule_that_blocks_is_never_a_pass() -> None:
+    for severity in SEVERITIES:
+        findings = [finding("contrast", "keep", images(1), ["i0"], severity)]
+        assert (status_of(findings, blocking(findings)) == "blocked") == (severity == "block")
+
+
+def rows_of(**n: int) -> pd.DataFrame:
     """n rows per <domain>_<split>_<label>."""
     keys = np.repeat(list(n), list(n.values()))
-    return pd.DataFrame([key.split("_") for key in keys], columns=["domain", "split", "label"])
+    rows = pd.DataFrame([str(key).split("_") for key in keys], columns=["domain", "split", "label"])
+    return rows.assign(origin=rows["domain"].map({"source": "ink", "target": "pen"}))
 
 
 ENOUGH = {"source_train_a": 5, "source_train_b": 5, "source_val_a": 1, "target_test_a": 1, "target_unlabelled_": 1}
 
 
-def test_enough_is_no_problem() -> None:
-    assert count_problems(split_rows(**ENOUGH), ["a", "b"], 5) == []
+@pytest.mark.parametrize("change", [{}, {"target_unlabelled_": 0, "target_train_a": 1}, {"source_train_c": 1}])
+def test_enough_is_no_problem(change: dict[str, int]) -> None:
+    assert structure_problems(rows_of(**{**ENOUGH, **change})) == []
+
+
+NO_CLASSES = "the source holds {n} class(es) to train on, at least 2 are needed"
+NO_VAL = "no source image is left for validation; set validate_data.splits.source_val_share higher"
+NO_TEST = "no labelled target image is left for the test; label some, or mend the split column"
+NO_LEARNING = "no target image is left to learn from; mend the split column or the shares"
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "sentences"),
     [
-        ({"source_train_a": 4}, "class 'a' has 4 readable source training images, at least 5 are needed"),
-        ({"source_train_b": 0, "source_val_b": 2}, "class 'b' has 0 readable source training images"),
-        ({"source_train_b": 0}, "the source holds 1 class(es), at least 2 are needed"),
-        ({"source_val_a": 0}, "no source image is left for validation"),
-        ({"target_test_a": 0}, "no labelled target image is left for the test"),
-        ({"target_unlabelled_": 0}, "no target image is left to learn from"),
+        ({"source_train_b": 0, "source_val_b": 2}, [NO_CLASSES.format(n=1)]),
+        ({"source_train_b": 0, "source_train_": 9}, [NO_CLASSES.format(n=1)]),
+        ({"source_train_b": 0, "target_train_b": 9}, [NO_CLASSES.format(n=1)]),
+        ({"source_val_a": 0, "target_val_a": 2}, [NO_VAL]),
+        ({"target_test_a": 0, "source_test_a": 3}, [NO_TEST]),
+        ({"target_unlabelled_": 0, "target_val_a": 4}, [NO_LEARNING]),
+        ({"source_val_a": 0, "target_test_a": 0}, [NO_VAL, NO_TEST]),
+        (dict.fromkeys(ENOUGH, 0), [NO_CLASSES.format(n=0), NO_VAL, NO_TEST, NO_LEARNING]),
     ],
 )
-def test_what_is_too_little_is_told(change: dict[str, int], sentence: str) -> None:
-    rows = split_rows(**{**ENOUGH, **change})
-    problems = count_problems(rows, classes_of(rows), 5)
-    assert len(problems) == 1
-    assert problems[0].startswith(sentence)
-
-
-def test_a_class_of_which_every_image_was_rejected_is_told() -> None:
-    problems = count_problems(split_rows(**ENOUGH), ["a", "b", "c"], 5)
-    assert problems == ["class 'c' has 0 readable source training images, at least 5 are needed"]
-
-
-def test_nothing_at_all_is_told_too() -> None:
-    assert len(count_problems(split_rows(**dict.fromkeys(ENOUGH, 0)), [], 5)) == 4
+def test_what_no_stage_could_do_without_is_told_at_once(change: dict[str, int], sentences: list[str]) -> None:
+    assert structure_problems(rows_of(**{**ENOUGH, **change})) == sentences
 
 
 def test_cells_are_counted() -> None:
-    assert counts(split_rows(source_train_a=2, target_test_=1)) == [
-        {"domain": "source", "split": "train", "label": "a", "n": 2},
-        {"domain": "target", "split": "test", "label": "", "n": 1},
+    rows = rows_of(source_train_a=2, target_test_=1)
+    rows.loc[1, "origin"] = "oil"
+    assert counts(rows) == [
+        {"domain": "source", "origin": "ink", "split": "train", "label": "a", "n": 1},
+        {"domain": "source", "origin": "oil", "split": "train", "label": "a", "n": 1},
+        {"domain": "target", "origin": "pen", "split": "test", "label": "", "n": 1},
     ]
+    assert counts(rows.head(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "only_source", "only_target", "sentence"),
+    [
+        (
+            rows_of(source__a=2, source__b=1, target__b=1, target__a=4),
+            [],
+            [],
+            "source and target have the same 2 labels",
+        ),
+        (rows_of(source__a=1, source__c=1, source__b=1, target__a=1), ["b", "c"], [], "only the source has 'b', 'c'"),
+        (rows_of(source__a=1, target__a=1, target__z=1), [], ["z"], "only the target has 'z'"),
+        (rows_of(source__a=1, target__z=1), ["a"], ["z"], "only the source has 'a'; only the target has 'z'"),
+        (rows_of(source__a=1, target__=3), ["a"], [], "the label sets can't be compared: a side has no labels"),
+        (rows_of(target__a=3), [], ["a"], "the label sets can't be compared: a side has no labels"),
+        (rows_of(source__=1, target__=3), [], [], ""),
+        (rows_of(), [], [], ""),
+        (rows_of(source__a=1, source__b=1).assign(domain=""), [], [], ""),
+    ],
+)
+def test_label_sets_are_compared(
+    rows: pd.DataFrame, only_source: list[str], only_target: list[str], sentence: str
+) -> None:
+    assert label_sets(rows) == {"only_in_source": only_source, "only_in_target": only_target, "sentence": sentence}

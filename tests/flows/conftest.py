@@ -48,6 +48,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dvc_output("config", "core.analytics", "false")
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "measure.py").write_text(MEASURE)
+    (folder / "data/given").mkdir(parents=True)
+    for name in ("labels.csv", "accepted_profile.json"):
+        (folder / "data/given" / name).touch()
     return folder
 
 

@@ -1,0 +1,253 @@
+"""`acclimate label` and `acclimate pack`: what people add to the data by hand."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Everything heavier is imported by the function that needs it: `acclimate --help` answers at once.
+
+LABELS = Path("data/given/labels.csv")
+MANIFEST = Path("data/manifest.csv")
+SPLITS = Path("data/manifest_valid.csv")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Nothing; the app knows our commands afterwards."""
+    app.command()(label)
+    app.command()(pack)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """What a person can mend ends as one sentence on stderr and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def label(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE LABEL]", help="An image, by its path or as in data/manifest.csv; its label."),
+    ] = None,
+    table: Annotated[Path | None, typer.Option("--from", help="Many: a CSV file with columns path and label.")] = None,
+    n_listed: Annotated[int | None, typer.Option("--list", min=1, help="Print that many images to label next.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the label of IMAGE … back.")] = False,
+    by: Annotated[str | None, typer.Option(help="Who gives the label; the login name if not said.")] = None,
+    new_class: Annotated[bool, typer.Option("--new-class", help="Allow a label that no image carries yet.")] = False,
+) -> None:
+    """Gives images a label, corrects one or takes it back; lists images that wait for one."""
+    with plain_errors():
+        words = words or []
+        check_request(words, table, n_listed, undo)
+        if n_listed:
+            list_unlabelled(n_listed)
+            return
+        name = login_name(by)
+        check_text([*words, name])
+        wanted = wanted_of_table(table) if table else [(i, "") for i in words] if undo else [(words[0], words[1])]
+        typer.echo(enter_labels(wanted, by=name, new_class=new_class and not undo))
+
+
+def check_request(words: list[str], table: Path | None, n_listed: int | None, undo: bool) -> None:
+    """Nothing. ValueError if it is not exactly one of the things that can be asked for."""
+    n_asked = sum([bool(words), table is not None, n_listed is not None])
+    n_words_fit = bool(words) if undo else len(words) in (0, 2)
+    if n_asked != 1 or not n_words_fit:
+        raise ValueError(
+            "say one of these: `acclimate label IMAGE LABEL`, `acclimate label --from FILE.csv`, "
+            "`acclimate label --list 20`, `acclimate label --undo IMAGE`"
+        )
+    if len(words) == 2 and not undo and not words[1]:
+        raise ValueError(f"the label of {words[0]!r} is empty; to take a label back say `acclimate label --undo IMAGE`")
+
+
+def check_text(words: list[str]) -> None:
+    """Nothing. ValueError lists words that no table in UTF-8 can hold: Linux allows any bytes in a name."""
+    odd = [word for word in words if any("\ud800" <= character <= "\udfff" for character in word)]
+    if odd:
+        raise ValueError(f"{', '.join(map(repr, odd[:3]))} is not UTF-8; rename the image or write the name anew")
+
+
+def login_name(by: str | None) -> str:
+    """Who gives the labels. ValueError where the machine doesn't know it (a container often doesn't)."""
+    import getpass
+
+    if by is not None:
+        return by.strip()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise ValueError("the login name is unknown here; say who gives the labels with --by NAME") from None
+
+
+def wanted_of_table(table: Path) -> list[tuple[str, str]]:
+    from tasks.core.labels import read_wanted_labels
+
+    wanted = read_wanted_labels(table)
+    return list(zip(wanted["path"], wanted["label"], strict=True))
+
+
+def list_unlabelled(n_listed: int) -> None:
+    """Prints target images without a label: of every group one first, in an order that no name decides."""
+    from tasks.core.labels import read_labels, with_given_labels
+    from tasks.core.manifest import read_manifest
+    from tasks.core.runtime import address_seed
+
+    rows = with_given_labels(read_manifest(MANIFEST), read_labels(LABELS))
+    is_readable = rows["content_id"] != ""
+    rows = rows[(rows["domain"] == "target") & (rows["label"] == "") & is_readable]
+    order = rows.assign(order=[address_seed("label", image_id) for image_id in rows["image_id"]]).sort_values("order")
+    order = order.assign(turn=order.groupby("group_id").cumcount()).sort_values(["turn", "order"])
+    for path in order["path"].head(n_listed):
+        typer.echo(path)
+    if rows.empty:
+        typer.echo(f"every readable target image of {MANIFEST} carries a label", err=True)
+
+
+def enter_labels(wanted: list[tuple[str, str]], *, by: str, new_class: bool) -> str:
+    """One line on what was written. ValueError lists all that is wrong; nothing is written then."""
+    from datetime import UTC, datetime
+
+    import pandas as pd
+
+    from tasks.core.labels import added_labels, read_labels, with_given_labels, write_labels
+    from tasks.core.manifest import classes_of, read_manifest
+    from tasks.params import read_params
+
+    manifest = read_manifest(MANIFEST)
+    paths = manifest_paths(
+        [image for image, _ in wanted], set(manifest["path"]), Path(read_params().build_manifest.root)
+    )
+    new = pd.DataFrame({"path": paths, "label": [given for _, given in wanted]}, dtype=str)
+    new = new.assign(by=by, on=datetime.now(UTC).date().isoformat())
+    with labels_lock():
+        before = read_labels(LABELS)
+        rows = with_given_labels(manifest, before)
+        let_in = set(before.drop_duplicates("path", keep="last")["label"]) - {""}
+        known_classes = {*classes_of(rows), *let_in}
+        after = added_labels(before, new, rows=rows, known_classes=known_classes, allow_new_classes=new_class)
+        if len(after) > len(before):
+            write_labels(LABELS, after)
+    entries = after.iloc[len(before) :]
+    n_same = new["path"].nunique() - len(entries)
+    return told(entries, rows, n_same) + told_of_classes(set(entries["label"]) - {"", *known_classes})
+
+
+def manifest_paths(images: Iterable[str], known: set[str], root: Path) -> list[str]:
+    """Each image as the manifest names it, or as it was given where the manifest has no such image.
+
+    Understood are the manifest's own spelling and any path to the file itself. ValueError where both fit two images.
+    """
+    top, real_top = os.path.abspath(root), os.path.realpath(root)
+    found, unclear = [], []
+    for image in images:
+        near = {image, os.path.normpath(image), os.path.relpath(image or ".", top)} & known
+        if not near and "\0" not in image:  # one of the two is reached through a link
+            in_real_folder = os.path.join(os.path.realpath(os.path.dirname(image)), os.path.basename(image))
+            near = {os.path.relpath(in_real_folder, real_top)} & known
+        if len(near) > 1:
+            unclear.append(f"{image!r} could be {' or '.join(map(repr, sorted(near)))}")
+        found.append(min(near, default=image))
+    if unclear:
+        raise ValueError(f"{'; '.join(unclear[:3])}; name the file with its whole path")
+    return found
+
+
+@contextmanager
+def labels_lock() -> Iterator[None]:
+    """Held from reading the labels to writing them: of two people's calls at once the second waits for the first."""
+    from tasks.core.runtime import acclimate_home
+
+    digest = hashlib.sha256(str(LABELS.resolve()).encode()).hexdigest()[:16]
+    path = acclimate_home() / "locks" / f"labels-{digest}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield  # the kernel drops the lock with the file, also when the process is killed
+
+
+def told(entries: "pd.DataFrame", rows: "pd.DataFrame", n_same: int) -> str:
+    """The sentence on the written entries; corrections are counted, those of test images apart."""
+    if entries.empty:
+        return f"nothing to write: {LABELS} says so already ({n_same} {'label' if n_same == 1 else 'labels'})"
+    old, given = entries["path"].map(dict(zip(rows["path"], rows["label"], strict=True))), entries["label"]
+    counts = {
+        "new": int(((given != "") & (old == "")).sum()),
+        "changed": int(((given != "") & (old != "") & (given != old)).sum()),
+        "confirmed": int((given == old).sum()),
+        "taken back": int((given == "").sum()),
+        "written before": n_same,
+    }
+    parts = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    noun = "label" if len(entries) == 1 else "labels"
+    sentence = f"{len(entries)} {noun} written to {LABELS} ({parts}); `acclimate run` uses them"
+    n_test = int((entries["path"].isin(test_paths(rows)) & (given != old)).sum())
+    if n_test:
+        sentence += f"; {n_test} of them concern test images, so test figures from before and after don't compare"
+    return sentence
+
+
+def test_paths(rows: "pd.DataFrame") -> set[str]:
+    """Target images that are given as test, or that the last run has tested with."""
+    from tasks.core.files import read_table
+
+    paths = set(rows["path"][(rows["domain"] == "target") & (rows["split"] == "test")])
+    if SPLITS.exists():
+        tried = read_table(SPLITS, made_by="validate_data")
+        paths |= set(tried["path"][(tried["domain"] == "target") & (tried["split"] == "test")])
+    return paths
+
+
+def told_of_classes(names: set[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(map(repr, sorted(names)[:3]))
+    return f"; no image carried {shown} before: the rule known_label wants source images of each class"
+
+
+def pack(
+    root: Annotated[Path, typer.Argument(help="The folder or archive that holds the images.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    images_per_shard: Annotated[int, typer.Option("--images-per-shard", min=1, help="Images in one file.")] = 10_000,
+) -> None:
+    """Packs very many images into a few large files that are quick to copy and to read."""
+    from tasks.core.store import open_store, write_pack
+
+    with plain_errors():
+        check_place(root, out)
+        store = open_store(root)
+        paths = [entry.path for entry in store.entries()]
+        if not paths:
+            raise ValueError(
+                f"{root} holds no image, so there is nothing to pack; name the folder that holds the images"
+            )
+        write_pack(store, paths, out.resolve(), images_per_shard)
+        files = [path for path in out.rglob("*") if path.is_file()]
+        size_mb = sum(path.stat().st_size for path in files) / 1e6
+        typer.echo(f"{len(paths)} images written to {out} ({len(files)} files, {size_mb:.1f} MB)")
+        typer.echo(f"to use them, write into params.yaml: build_manifest.root: {out}")
+        if left_out := store.ignored():
+            counts = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left_out.items()))
+            typer.echo(f"left out, being no images: {counts}")
+
+
+def check_place(root: Path, out: Path) -> None:
+    """Nothing. ValueError if the pack would overwrite something, or lie among the images that it is made of."""
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty; name a folder that does not exist yet, or empty it first")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder that does not exist yet")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{out} lies in {root}, whose images are to be packed; name a folder outside it")
