@@ -19,7 +19,8 @@ NOT_ON_A_BARE_BOX = [
 ]  # fmt: skip
 TOP_LEVEL = {
     "pyproject.toml", "params.yaml", "dvc.yaml", "dvc.lock", "Makefile", "README.md", "CHANGELOG.md", "LICENSE",
-    "requirements.lock", ".gitignore", ".gitattributes", ".dvcignore", ".dvc", ".ci", "data", "flows", "tasks", "tests", "docs", "benchmarks",
+    "requirements.lock", ".gitattributes", ".gitignore",
+    ".dvcignore", ".dvc", ".ci", "data", "flows", "tasks", "tests", "docs", "benchmarks",
     "deploy",
 }  # fmt: skip
 MACHINE = re.compile(
