@@ -658,11 +658,19 @@ def test_no_other_program_is_started_to_read_an_image(clean: dict[str, Any], mon
     assert not Path("started").exists()
 
 
+def heed_interruptions() -> None:
+    """What is started in the background of a shell ignores Ctrl-C, and its children with it; the command itself must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def process(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "flows.cli", "validate", *arguments]
     environment = os.environ | {"PYTHONPATH": str(PROJECT), **options}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, errors="surrogateescape")
+    return subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, errors="surrogateescape",
+        preexec_fn=heed_interruptions,
+    )  # fmt: skip
 
 
 def test_a_plain_terminal_can_show_everything(clean: dict[str, Any]) -> None:
