@@ -144,7 +144,8 @@ def out_of_date() -> str:
     from flows.graph import stages
 
     changed = json.loads(dvc_output("status", "--json"))
-    return ", ".join(stage for stage in stages() if stage in changed) or "nothing, all stages are up to date"
+    names = ", ".join(stage for stage in stages() if stage in changed)
+    return f"{names} and what depends on them" if names else "nothing, all stages are up to date"
 
 
 def show_results() -> None:

@@ -25,7 +25,10 @@ def main() -> None:
     store = opened_root(settings)
     rows = with_domains(listed_rows(settings, store), settings.source_domains, settings.target_domain)
     labels_sha256 = file_sha256(LABELS) if LABELS.exists() else ""
-    rows = with_given_labels(checked_paths(with_split_words(rows)), read_labels(LABELS))
+    labels = read_labels(LABELS)
+    if lost := sorted(set(labels["path"]) - set(rows["path"])):
+        print(f"{len(lost)} image(s) of {LABELS} are not listed, so their labels mean nothing; the first: {lost[0]}")  # noqa: T201
+    rows = with_given_labels(checked_paths(with_split_words(rows)), labels)
     rows = sampled_rows(rows, settings.max_per_class.model_dump(), params.seed)
     manifest = with_ids(rows, store)
     if file_sha256(LABELS) != labels_sha256:  # DVC would note the new file as the one that was read

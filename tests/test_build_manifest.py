@@ -173,9 +173,10 @@ def test_odd_places_become_rows_with_a_problem_and_are_never_opened(params: dict
     (folder / "images.csv").write_text(HEADER + "".join(lines) + f"{folder}/images/2.png,x,pen,,,\n")
     rows = {row[0]: row[1:] for row in built("path", "content_id", "problem")}
     outside = "leads outside the root; it was not opened"
+    absolute = "leads outside the root: it is absolute, so write it relative to the root; it was not opened"
     assert rows == {
         "a/1.png": [sha16("a/1.png"), ""], "2.png": [sha16("2.png"), ""], "gone.png": ["", ""], "a": ["", ""],
-        "": ["", "is empty"], "../secret.png": ["", outside], f"{folder}/secret.png": ["", outside],
+        "": ["", "is empty"], "../secret.png": ["", outside], f"{folder}/secret.png": ["", absolute],
         r"new\nline.png": ["", "has a control character in its name; rename it"],
     }  # fmt: skip
 

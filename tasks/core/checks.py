@@ -65,7 +65,7 @@ def _with_copies(rows: pd.DataFrame, max_bits: int) -> pd.DataFrame:
 def _with_labels(rows: pd.DataFrame) -> pd.DataFrame:
     """Adds `label_missing` and `target_label` (NaN where no rule asks for one)."""
     needed = (rows["domain"] == "source") | rows["split"].isin(HELD_OUT)
-    rows["label_missing"] = needed & (rows["label"] == "")
+    rows["label_missing"] = needed & (rows["label"] == "") & (rows["problem"] == "")
     rows["target_label"] = rows["label"].where((rows["domain"] == "target") & (rows["label"] != ""))
     return rows
 

@@ -108,11 +108,9 @@ def read_profile(path: Path) -> dict[str, Any]:
 
 def changes(profile: dict[str, Any], now: dict[str, Any], confidence: float) -> Iterator[dict[str, Any]]:
     """How the data differs from the accepted one: properties and class shares (effects), classes and groups (words)."""
-    for origin, before in profile["origins"].items():
-        after = now["origins"].get(origin)
-        if after is None:
-            yield {"what": f"domain {origin!r} is gone ({before['n']} images before)"}
-            continue
+    both = [origin for origin in profile["origins"] if origin in now["origins"]]
+    for origin in both:
+        before, after = profile["origins"][origin], now["origins"][origin]
         place = origin or "all images"
         for name, values in before["properties"].items():
             others = np.array(after["properties"].get(name, []))
@@ -123,10 +121,15 @@ def changes(profile: dict[str, Any], now: dict[str, Any], confidence: float) -> 
             )
             yield _shift(f"{place}, accepted", f"{place}, now", name, effect, medians)
         yield from _class_changes(place, before["classes"], after["classes"], confidence)
-    for origin in sorted(set(now["origins"]) - set(profile["origins"])):
+    for origin in sorted(set(profile["origins"]) - set(both)):
+        yield {"what": f"domain {origin!r} is gone ({profile['origins'][origin]['n']} images before)"}
+    for origin in sorted(set(now["origins"]) - set(both)):
         yield {"what": f"domain {origin!r} is new ({now['origins'][origin]['n']} images)"}
     for column, before in profile.get("groups", {}).items():
-        after = now["groups"].get(column, {})
+        if column not in now["groups"]:
+            yield {"what": f"the audit column {column} is not given any more"}
+            continue
+        after = now["groups"][column]
         for group in sorted(set(before) - set(after)):
             yield {"what": f"group {group!r} of {column} is gone ({before[group]} images before)"}
         for group in sorted(set(after) - set(before)):

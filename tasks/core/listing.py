@@ -6,6 +6,7 @@ Both give the same rows: path, label, origin, split, group_id, problem ("" = the
 import csv
 import os
 import posixpath
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ SPLIT_WORDS = {
 }  # fmt: skip
 MAX_GROUPS = 100_000  # of an audit column: its values times the labels
 OUTSIDE = "leads outside the root; it was not opened"
+ABSOLUTE = "leads outside the root: it is absolute, so write it relative to the root; it was not opened"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def rows_from_entries(entries: Sequence[Entry], layout: str) -> pd.DataFrame:
     for entry in entries:
         found = dict(zip(names, levels(entry.path), strict=False))
         values = {column: found.get(level, "") for level, column in columns.items()}
+        if entry.problem:  # parts of an unusable path are no class
+            values |= {"label": "", "group_id": ""}
         rows.append({"path": entry.path, "problem": entry.problem, **values})
     return pd.DataFrame(rows, columns=ROW_COLUMNS)
 
@@ -213,10 +217,13 @@ def _place(text: str, root: Path, store: Store) -> tuple[str, str]:
     if posixpath.isabs(path):
         above = [place for place in (os.path.abspath(root), os.path.realpath(root)) if path.startswith(f"{place}/")]
         if not above:
-            return text, OUTSIDE
+            return text, ABSOLUTE
         path = path.removeprefix(f"{above[0]}/")
     if "\\" in path and not store.has(path) and store.has(posixpath.normpath(path.replace("\\", "/"))):
         path = posixpath.normpath(path.replace("\\", "/"))
     if path == ".." or path.startswith("../"):
         return text, OUTSIDE
+    if not path.isascii() and not store.has(path):  # a Mac writes ü as u and two dots: one file, two spellings
+        spellings = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+        path = next((spelling for spelling in spellings if store.has(spelling)), path)
     return shown_name(path)

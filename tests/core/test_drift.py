@@ -320,13 +320,13 @@ def test_new_and_gone_domains_are_told_in_words() -> None:
     assert told(before, now) == ["domain 'oil' is gone (5 images before)", "domain 'chalk' is new (7 images)"]
 
 
-def test_new_and_gone_groups_are_told_in_words() -> None:
+def test_new_and_gone_groups_and_columns_are_told_in_words() -> None:
     before = images(4, domain="target", audit_hand=["left", "left", "right", ""], audit_paper="thin")
     now = images(4, domain="target", audit_hand=["left", "both", "both", ""])
     assert told(before, now) == [
         "group 'right' of hand is gone (1 images before)",
         "group 'both' of hand is new (2 images)",
-        "group 'thin' of paper is gone (4 images before)",
+        "the audit column paper is not given any more",
     ]
 
 

@@ -1,5 +1,6 @@
 """Listing: tables as people really save them, paths that may not be opened, folders whose levels mean something."""
 
+import unicodedata
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.listing import (
+    ABSOLUTE,
     OUTSIDE,
     ROW_COLUMNS,
     ColumnNames,
@@ -224,12 +226,12 @@ def test_a_path_in_a_table_is_told_as_the_stores_own(root: Path, given: str, pat
     "path", ["../outside.png", "..", "a/../../outside.png", "./../root/a/b.jpg", "/etc/passwd", "//a/b.jpg", "/"]
 )
 def test_a_path_that_leads_outside_is_a_problem_and_stays_as_it_was_written(root: Path, path: str) -> None:
-    assert placed(root, path) == (path, OUTSIDE)
+    assert placed(root, path) == (path, ABSOLUTE if path.startswith("/") else OUTSIDE)
 
 
 def test_a_neighbour_whose_name_begins_like_the_root_is_outside(root: Path) -> None:
-    assert placed(root, f"{root}_old/a.png") == (f"{root}_old/a.png", OUTSIDE)
-    assert placed(root, f"{root}/../outside.png") == (f"{root}/../outside.png", OUTSIDE)
+    assert placed(root, f"{root}_old/a.png") == (f"{root}_old/a.png", ABSOLUTE)
+    assert placed(root, f"{root}/../outside.png") == (f"{root}/../outside.png", ABSOLUTE)
 
 
 @pytest.mark.parametrize("path", ["", " ", "\t", "\n"])
@@ -402,3 +404,12 @@ def test_audit_columns_that_name_single_images_are_refused_together(tmp_path: Pa
     assert len(rows_from_table(few, names, tmp_path, open_store(tmp_path))) == 500
     unlabelled = ColumnNames("path", None, None, None, None, ("who",))
     assert len(rows_from_table(given, unlabelled, tmp_path, open_store(tmp_path))) == 500
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_spelling_of_its_letters(root: Path, form: str) -> None:
+    """A Mac writes ü as u and two dots."""
+    (root / unicodedata.normalize(form, "gr\u00fcn.png")).write_bytes(b"1")
+    for written in ("NFC", "NFD"):
+        path, problem = placed(root, unicodedata.normalize(written, "gr\u00fcn.png"))
+        assert (path, problem) == (unicodedata.normalize(form, "gr\u00fcn.png"), "")

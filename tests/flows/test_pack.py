@@ -48,7 +48,7 @@ def test_a_pack_holds_the_same_images_and_says_how_to_use_it(root: Path) -> None
     size_mb = sum(path.stat().st_size for path in Path("out/packed").iterdir()) / 1e6
     assert done.stdout.splitlines() == [
         f"3 images written to out/packed (4 files, {size_mb:.1f} MB)",
-        "to use them, write into params.yaml: build_manifest.root: out/packed",
+        "to use them, write into params.yaml: build_manifest.root: out/packed; a table's paths must be relative to it",
         "left out, being no images: 1 .txt",
     ]
     assert os.listdir("out") == ["packed"]
