@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.data_cli import add_commands
+from flows.select_cli import select
 from flows.validate import validate
+from flows.zoo_cli import add_commands as add_zoo_commands
 
 if TYPE_CHECKING:
     from tasks.params import Params
@@ -25,7 +27,9 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 registry = typer.Typer(help="The model registry.", no_args_is_help=True)
 app.add_typer(registry, name="registry")
 app.command()(validate)
+app.command()(select)
 add_commands(app)
+add_zoo_commands(app)
 out = Console()
 
 

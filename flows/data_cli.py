@@ -237,7 +237,9 @@ def pack(
         files = [path for path in out.rglob("*") if path.is_file()]
         size_mb = sum(path.stat().st_size for path in files) / 1e6
         typer.echo(f"{len(paths)} images written to {out} ({len(files)} files, {size_mb:.1f} MB)")
-        typer.echo(f"to use them, write into params.yaml: build_manifest.root: {out}; a table's paths must be relative to it")
+        typer.echo(
+            f"to use them, write into params.yaml: build_manifest.root: {out}; a table's paths must be relative to it"
+        )
         if left_out := store.ignored():
             counts = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left_out.items()))
             typer.echo(f"left out, being no images: {counts}")

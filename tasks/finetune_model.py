@@ -22,6 +22,7 @@ from tasks.core.features import Features, read_features
 from tasks.core.files import file_sha256, read_json, read_table, text_sha256, whole_folder, write_json, write_table
 from tasks.core.guard import ADOPT, decide
 from tasks.core.images import ImageFiles
+from tasks.core.intervals import paired_gain
 from tasks.core.manifest import classes_of, part, read_valid_manifest
 from tasks.core.model import ImageModel, save_weights
 from tasks.core.plans import History, Phase, Trained, run_once, run_plan
@@ -82,7 +83,7 @@ def main() -> None:
     manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     chosen = read_json(Path("data/selection.json"), made_by="select_model")["chosen"]
     candidate = next(c for c in read_zoo(Path(params.zoo.folder), params.zoo.candidates) if c.name == chosen)
-    features_path = Path("data/features") / f"{chosen}.npz"
+    features_path = Path("data/features") / chosen
     with ResumeState("finetune_model", resume_key(params, candidate, features_path)) as state:
         workshop = Workshop(
             params=params,
@@ -90,7 +91,12 @@ def main() -> None:
             candidate=candidate,
             classes=classes_of(manifest),
             manifest=manifest,
-            files=ImageFiles(Path(params.build_manifest.root), params.zoo.image_px or candidate.native_px),
+            files=ImageFiles(
+                Path(params.build_manifest.root),
+                params.zoo.image_px or candidate.native_px,
+                candidate.interpolation,
+                candidate.crop_share,
+            ),
             features=read_features(features_path),
             view=read_view(params.seed),
             folder=state.folder,
@@ -103,7 +109,8 @@ def main() -> None:
 def resume_key(params: Params, candidate: Candidate, features_path: Path) -> str:
     """Changes with every input, parameter and line of code, so that no run continues somebody else's."""
     code = [file_sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    inputs = [file_sha256(path) for path in [*(Path("data") / name for name in INPUTS), features_path]]
+    features = [features_path / name for name in ("index.csv", "x.npy")]
+    inputs = [file_sha256(path) for path in [*(Path("data") / name for name in INPUTS), *features]]
     sections = [params.runtime, params.zoo, params.finetune_model]
     own = [str(params.seed), *(section.model_dump_json() for section in sections)]
     return text_sha256("\n".join([*own, candidate.sha256, *inputs, *code]))[:16]
@@ -198,6 +205,7 @@ def decisions(shop: Workshop, runs: dict[str, Trained], not_run: dict[str, str])
         decision["plan"] = {"chosen": plan, "reason": why, "plans": entries}
         runs[FINETUNED] = runs[f"plan_{plan}"]
         methods[FINETUNED] = right[f"plan_{plan}"]
+        decision["scratch"] = against_scratch(right[f"plan_{plan}"], right[SCRATCH], own.guard.confidence)
     if SHOT in runs:
         methods[SHOT] = right[SHOT]
     if not methods:
@@ -213,6 +221,24 @@ def decisions(shop: Workshop, runs: dict[str, Trained], not_run: dict[str, str])
     return decision | {"adopted": method if verdict.decision == ADOPT else SOURCE_ONLY, "guard": asdict(verdict)}
 
 
+def against_scratch(plan_N: np.ndarray, scratch_N: np.ndarray, confidence: float) -> dict[str, Any]:
+    """Is the pretrained network worth its weights? The few-label plan against the same network from random weights.
+
+    On the same validation images; a pretrained start that is not better beyond the interval is marked.
+    """
+    gain = paired_gain(plan_N, scratch_N, confidence)
+    is_better = bool(gain.low > 0)
+    words = "better than" if is_better else "not shown to be better than"
+    return {
+        "gain": gain.value,
+        "low": gain.low,
+        "high": gain.high,
+        "n": gain.n,
+        "is_better": is_better,
+        "reason": f"the pretrained network, fine-tuned, is {words} the same network trained from random weights",
+    }
+
+
 def is_right(shop: Workshop, model: ImageModel, images: ImageList) -> np.ndarray:
     """(N,) bool on the plain images."""
     guessed = probabilities(model, images, shop.settings.batch_size, shop.settings.device).argmax(1)
@@ -226,6 +252,8 @@ def write_results(shop: Workshop, runs: dict[str, Trained], decision: dict[str, 
         "architecture": shop.candidate.architecture,
         "classes": shop.classes,
         "image_px": shop.files.side_px,
+        "interpolation": shop.candidate.interpolation,
+        "crop_share": shop.candidate.crop_share,
         "mean": shop.candidate.mean,
         "std": shop.candidate.std,
         "models": kept,

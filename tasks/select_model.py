@@ -12,132 +12,104 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.core.candidate_choice import ChoiceSettings, Costs, Evidence, choice_of
 from tasks.core.features import Features, capped, read_features
 from tasks.core.files import write_json, write_table
 from tasks.core.manifest import classes_of, part, read_valid_manifest
-from tasks.core.model import count_parameters
-from tasks.core.ranking import Score, choose, mean_ranks, p_best
+from tasks.core.model import multiply_adds, network, parameter_count, split_head
 from tasks.core.runtime import run_stage, use_machine
-from tasks.core.selection import CandidateFeatures, ScoreSettings, similarity_scores, transferability_scores
-from tasks.core.zoo_file import Candidate, read_zoo
+from tasks.core.selection import CandidateFeatures, ScoreSettings
+from tasks.core.zoo_file import Candidate, allowed, read_zoo
 from tasks.params import Params, SelectModel, read_params
-
-NEAREST_ONLY = "no target labels, so this says which network sees the domains as most alike, not which is best: "
 
 
 def main() -> None:
     params = read_params()
     use_machine(params.runtime.device, params.runtime.n_threads)
-    settings = params.select_model
     manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
-    candidates = read_zoo(Path(params.zoo.folder), params.zoo.candidates)
-    scores, nulls, left_out = all_scores(manifest, candidates, params)
-    ranks, best = mean_ranks(scores), p_best(scores)
-    n_classes = len(classes_of(manifest))  # the size it will have: a head for many source classes is no cost here
-    sizes = np.array([count_parameters(c.architecture, n_classes) for c in candidates])
-    chosen, tied = choose(best, ranks, sizes, settings.tie_p_best)
-    order = np.lexsort((ranks, -best))
-    ranking = [
-        candidate_entry(candidates[m], m, scores, nulls, settings)
-        | {"p_best": best[m], "mean_rank": ranks[m], "n_parameters": sizes[m], "tied": m in tied, "chosen": m == chosen}
-        for m in order
-    ]
-    selection = {
-        "chosen": candidates[chosen].name,
-        "tied": [candidates[m].name for m in tied],
-        "reason": ("" if not left_out else NEAREST_ONLY) + reason(candidates, best, chosen, tied),
-        "rule": (
-            "Candidates are ranked by the weighted mean of their ranks over all scores; P(best) is the share of bootstrap "
-            f"draws in which a candidate comes first; all with P(best) of at least {settings.tie_p_best} are tied with the "
-            "leader, and of tied candidates the one with the fewest parameters is taken, then the better mean rank."
-        ),
-        "left_out": left_out,
-        "n_labels": len(labelled_rows(manifest)),
-        "confidence": settings.confidence,
-        "candidates": ranking,
-    }
+    candidates, refused = allowed(read_zoo(Path(params.zoo.folder), params.zoo.candidates), params.zoo.licences)
+    features = [read_features(Path("data/features") / candidate.name) for candidate in candidates]
+    evidence = evidence_of(manifest, features, params)
+    costs = costs_of(candidates, len(classes_of(manifest)), params.zoo.image_px)
+    selection = choice_of(candidates, evidence, costs, settings_of(params.select_model, params.seed))
+    selection["left_out"] += [f"candidate {name} is left out: {why}" for name, why in refused.items()]
     write_json(Path("data/selection.json"), selection)
-    write_table(Path("data/ranking.csv"), flat_ranking(ranking))
+    write_table(Path("data/ranking.csv"), flat_ranking(selection["candidates"]))
+    print(f"selection: {selection['reason']}")  # noqa: T201  news
+
+
+def settings_of(settings: SelectModel, seed: int) -> ChoiceSettings:
+    """A score whose weight is null is not computed; one of weight 0 is shown and has no say."""
+    return ChoiceSettings(
+        how=ScoreSettings(settings.n_neighbors, settings.probe_inverse_l2, settings.n_bootstrap, seed),
+        weights={name: weight for name, weight in settings.weights.model_dump().items() if weight is not None},
+        weights_without={
+            name: weight for name, weight in settings.weights_without_labels.model_dump().items() if weight is not None
+        },
+        min_labels=settings.min_labels,
+        gap_min_images=settings.gap_min_images,
+        tie_p_best=settings.tie_p_best,
+        confidence=settings.confidence,
+    )
+
+
+def evidence_of(manifest: pd.DataFrame, features: list[Features], params: Params) -> Evidence:
+    """The same images for every candidate: labelled target (capped), source and target samples; drawn by address."""
+    settings, seed = params.select_model, params.seed
+    labelled = in_company(capped(labelled_rows(manifest), settings.max_labels, seed))
+    source = sample(part(manifest, "source", "train", "val"), features[0], settings, seed)
+    target = sample(part(manifest, "target", "train", "val", "unlabelled"), features[0], settings, seed)
+    ids = list(labelled["image_id"])
+    found = [
+        CandidateFeatures(
+            of.plain_rows(ids),
+            of.plain_rows(list(source["image_id"])),
+            of.plain_rows(list(target["image_id"])),
+            of.theta_rows(ids),
+        )
+        for of in features
+    ]
+    audit = {name: labelled[name].to_numpy(str) for name in manifest.columns if name.startswith("audit_")}
+    return Evidence(
+        features=found,
+        labels_N=labelled["label"].to_numpy(str),
+        source_labels_S=source["label"].to_numpy(str),
+        groups_N=labelled["group_id"].to_numpy(str),
+        groups_S=source["group_id"].to_numpy(str),
+        groups_T=target["group_id"].to_numpy(str),
+        audit={name.removeprefix("audit_"): values for name, values in audit.items()},
+        origins_S=source["origin"].to_numpy(str),
+        target_name=params.build_manifest.target_domain,
+    )
 
 
 def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     """Labelled target train and val images, of classes with at least two of them."""
-    rows = part(manifest, "target", "train", "val")
+    return in_company(part(manifest, "target", "train", "val"))
+
+
+def in_company(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the classes that have at least two: one image alone can't be both learnt from and tried."""
     return rows[rows.groupby("label")["label"].transform("size") > 1]
 
 
-def all_scores(
-    manifest: pd.DataFrame, candidates: list[Candidate], params: Params
-) -> tuple[list[Score], dict[str, list[float]], list[str]]:
-    """The scores that can be computed, the nulls of the distances, and a sentence for what was left out."""
-    settings = params.select_model
-    labelled = labelled_rows(manifest)
-    every_target = part(manifest, "target", "train", "val", "unlabelled")
-    source = part(manifest, "source", "train", "val")
-    found = []
-    for candidate in candidates:
-        features = read_features(Path("data/features") / f"{candidate.name}.npz")
-        ids_source, ids_target = (seen(rows, features, settings, params.seed) for rows in (source, every_target))
-        found.append(
-            CandidateFeatures(
-                features.plain_rows(list(labelled["image_id"])),
-                features.plain_rows(ids_source),
-                features.plain_rows(ids_target),
-            )
-        )
-    how = ScoreSettings(settings.n_neighbors, settings.probe_inverse_l2, settings.n_bootstrap, params.seed)
-    weights = settings.weights.model_dump()
-    distances, nulls = similarity_scores(found, how, weights)
-    if len(labelled) < settings.min_labels or labelled["label"].nunique() < 2:
-        left_out = (
-            f"label-based scores are left out: {len(labelled)} labelled target images, {settings.min_labels} of at least "
-            "two classes are needed; the ranking rests on similarity alone"
-        )
-        return distances, nulls, [left_out]
-    y_N = np.unique(labelled["label"], return_inverse=True)[1]
-    return transferability_scores(found, y_N, how, weights) + distances, nulls, []
+def sample(rows: pd.DataFrame, features: Features, settings: SelectModel, seed: int) -> pd.DataFrame:
+    """At most max_per_domain images that have features, drawn by address."""
+    return capped(rows[rows["image_id"].isin(features.image_id)], settings.max_per_domain, seed)
 
 
-def seen(rows: pd.DataFrame, features: Features, settings: SelectModel, seed: int) -> list[str]:
-    """Ids of at most max_per_domain images that have features, drawn by address."""
-    with_features = rows[rows["image_id"].isin(features.image_id)]
-    return list(capped(with_features, settings.max_per_domain, seed)["image_id"])
-
-
-def reason(candidates: list[Candidate], p_best_M: np.ndarray, chosen: int, tied: list[int]) -> str:
-    share = f"it comes first in {p_best_M[chosen]:.0%} of the bootstrap draws"
-    if len(tied) == 1:
-        return f"{candidates[chosen].name} is ahead: {share}"
-    others = ", ".join(candidates[m].name for m in tied if m != chosen)
-    return f"{candidates[chosen].name} can't be told apart from {others}: {share}; the tie rule takes it"
-
-
-def candidate_entry(
-    candidate: Candidate, m: int, scores: list[Score], nulls: dict[str, list[float]], settings: SelectModel
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "name": candidate.name,
-        "architecture": candidate.architecture,
-        "source_domain": candidate.source_domain,
-        "licence": candidate.licence,
-        "sha256": candidate.sha256,
-        "scores": {},
-    }
-    for score in scores:
-        low, high = score.interval(settings.confidence)
-        entry["scores"][score.name] = {
-            "value": score.value_M[m],
-            "low": low[m],
-            "high": high[m],
-            "higher_is_better": score.higher_is_better,
-            "weight": score.weight,
-            **({"null": nulls[score.name][m]} if score.name in nulls else {}),
-        }
-    return entry
+def costs_of(candidates: list[Candidate], n_classes: int, image_px: int | None) -> Costs:
+    """At the size that the network sees, with a head for the target's classes: the source's head is replaced."""
+    backbones = [split_head(network(c.architecture, n_classes), n_classes) for c in candidates]
+    sizes = zip(backbones, candidates, strict=True)
+    return Costs(
+        n_parameters=np.array([parameter_count(model) for model in backbones]),
+        n_multiply_adds=np.array([multiply_adds(model.backbone, image_px or c.native_px) for model, c in sizes]),
+    )
 
 
 def flat_ranking(ranking: list[dict[str, Any]]) -> pd.DataFrame:
-    own = ["name", "p_best", "mean_rank", "n_parameters", "tied", "chosen", "licence"]
+    own = ["name", "p_best", "mean_rank", "n_parameters", "n_multiply_adds", "tied", "chosen", "licence"]
     rows = [
         {key: entry[key] for key in own}
         | {f"{name}_{end}": score[end] for name, score in entry["scores"].items() for end in ("value", "low", "high")}

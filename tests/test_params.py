@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.params import Rules, read_params, read_rules
+from tasks.params.sections import Weights, WeightsWithoutLabels
 
 PROJECT = Path(__file__).parents[1]
 RULES_FILE = PROJECT / "flows/validate_rules.yaml"
@@ -30,6 +31,7 @@ LIMITS = {
 }  # fmt: skip
 Change = tuple[str, Any]
 GONE = object()
+WEIGHTED, WEIGHTED_WITHOUT = list(Weights.model_fields), list(WeightsWithoutLabels.model_fields)
 
 
 @pytest.fixture
@@ -122,10 +124,32 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
             "column 'writer' is not in build_manifest.audit_columns (inferred_block, slant)",
         ),
         (("validate_data.rules.side_px.min", 30000), "side_px"),
+        *(
+            (
+                ("select_model.weights", dict.fromkeys(WEIGHTED, weight)),
+                "select_model.weights: at least one weight must be",
+            )
+            for weight in (None, 0, 0.0)
+        ),
+        (
+            ("select_model.weights_without_labels", dict.fromkeys(WEIGHTED_WITHOUT) | {"source_probe": 0.0}),
+            "select_model.weights_without_labels: at least one weight must be above 0",
+        ),
     ],
 )
 def test_rules_between_keys_hold(told: Callable[..., str], change: Change, words: str) -> None:
     assert words in told(change)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_one_weight_above_0_is_enough(told: Callable[..., str], name: str) -> None:
+    assert told(("select_model.weights", dict.fromkeys(WEIGHTED) | {name: 0.1})) == ""
+
+
+def test_weights_of_a_wrong_type_are_told_once(told: Callable[..., str]) -> None:
+    message = told(("select_model.weights", dict.fromkeys(WEIGHTED) | {"knn": "1"}))
+    assert "has 1 problem(s)" in message
+    assert "select_model.weights.knn is '1'; input should be a valid number" in message
 
 
 def test_a_head_phase_comes_first(told: Callable[..., str], shipped: dict[str, Any]) -> None:

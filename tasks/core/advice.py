@@ -90,16 +90,23 @@ ADVICE = {
         "validate_data.rules.unique_pictures.max_bits lower."
     ),
     "one_label_per_pixels": (
-        "Decide which label is right, write it into the table (in a pipeline: `acclimate label IMAGE LABEL`), remove the other copy."
+        "Decide which label is right, write it into the table (in a pipeline: `acclimate label IMAGE LABEL`), and "
+        "remove the other copy."
     ),
-    "one_label_per_picture": "Look at each pair: keep both, or correct one in the table (in a pipeline: `acclimate label IMAGE LABEL`).",
+    "one_label_per_picture": (
+        "Look at each pair: keep both, or correct one in the table (in a pipeline: `acclimate label IMAGE LABEL`)."
+    ),
     "pixels_in_one_split": "Move all copies to one split, or remove the split column so that acclimate draws it.",
     "pictures_in_one_split": "Move all copies to one split, or remove the split column so that acclimate draws it.",
     "group_in_one_split": "Move the whole group to one split, or remove the split column so that acclimate draws it by group.",
     "pixels_in_one_domain": "Find out which domain the image comes from, and take it out of the other.",
     "pictures_in_one_domain": "Find out which domain the picture comes from, and take it out of the other.",
-    "label_present": "Write the label into the table or move the image to its class's folder, or take the image out of the labelled split.",
-    "known_label": "Correct the label in the table (in a pipeline: `acclimate label IMAGE LABEL`), or add source images of that class.",
+    "label_present": (
+        "Write the label into the table or move the image to its class's folder, or take it out of the labelled split."
+    ),
+    "known_label": (
+        "Correct the label in the table (in a pipeline: `acclimate label IMAGE LABEL`), or add source images of that class."
+    ),
     "distinct_labels": "Choose one spelling and write it everywhere.",
     "same_label_set": "Label target images of the missing classes, or accept that nothing can be said about them on the target.",
     "class_in_every_split": "Add or label images of the class, or move some to the split that lacks it.",

@@ -54,13 +54,15 @@ def predict_images(folder: Path, image_paths: list[Path], *, device: str, n_thre
     use_machine(device, n_threads)
     description = read_json(folder / "model.json", made_by="register_model")
     model = _load(folder, description, device)
+    # bundles of the first days do not say how they were shown: bilinear and whole was the only way
+    sight = (description["image_px"], description.get("interpolation", "bilinear"), description.get("crop_share", 1.0))
     errors: dict[Path, str] = {}
     probs: dict[Path, np.ndarray] = {}
     for start in tqdm(range(0, len(image_paths), BATCH_SIZE), desc="predict", disable=is_quiet()):
         readable: dict[Path, np.ndarray] = {}
         for path in image_paths[start : start + BATCH_SIZE]:
             try:
-                readable[path] = read_square(path, description["image_px"])
+                readable[path] = read_square(path, *sight)
             except Exception as error:  # decoders raise anything; one bad file must not cost the others
                 errors[path] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if readable:

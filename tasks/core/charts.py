@@ -58,6 +58,20 @@ def selection_chart(candidates: list[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
+def map_chart(points: dict[str, list[list[float]]]) -> str:
+    """Domains as clouds of points; "" where there are none."""
+    if not any(points.values()):
+        return ""
+    figure = _figure(6.5, 4.2)
+    axis = figure.subplots()
+    for number, (name, cloud) in enumerate(points.items()):
+        x, y = np.array(cloud or np.empty((0, 2))).T[:2]
+        axis.plot(x, y, "o", markersize=3, alpha=0.6, color=CYCLE[number % len(CYCLE)], label=_plain_text(name))
+    axis.set(xticks=[], yticks=[], xlabel="first component", ylabel="second component")
+    axis.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
 def learning_chart(history: pd.DataFrame) -> str:
     """Training loss by epoch, and validation accuracy where it was measured; phases of a model follow each other."""
     figure = _figure(9.5, 3.2)
@@ -168,7 +182,14 @@ def balance_chart(n_CO: np.ndarray, classes: list[str], origins: list[str]) -> s
     rows = np.arange(len(classes))[::-1]
     height = 0.8 / len(origins)
     bars = [
-        axis.barh(rows + 0.4 - height * (o + 0.5), n_CO[:, o], height, color=CYCLE[o], edgecolor="white", linewidth=0.4)
+        axis.barh(
+            rows + 0.4 - height * (o + 0.5),
+            n_CO[:, o],
+            height,
+            color=CYCLE[o % len(CYCLE)],
+            edgecolor="white",
+            linewidth=0.4,
+        )
         for o in range(len(origins))
     ]
     if len(origins) > 1:

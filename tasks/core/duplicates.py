@@ -28,10 +28,11 @@ LOW_FIRST = np.argsort((np.indices((SIDE, SIDE)).max(0) >= LOW_SIDE).ravel(), ki
 def perceptual_hash(grey_HW: np.ndarray) -> str:
     """64 hex digits; "" for a picture too flat to be told from others."""
     small = cv2.resize(grey_HW, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
-    if small.std() < MIN_CONTRAST:
+    if cv2.meanStdDev(small)[1][0, 0] < MIN_CONTRAST:
         return ""
     frequencies = cv2.dct(small)[:SIDE, :SIDE].ravel()
-    bits = frequencies > np.median(frequencies[1:])  # the first one is the brightness
+    middle = (N_BITS - 1) // 2
+    bits = frequencies > np.partition(frequencies[1:], middle)[middle]  # their median; the first one is the brightness
     bits[0] = False
     return np.packbits(bits[LOW_FIRST]).tobytes().hex()
 

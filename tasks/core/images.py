@@ -6,6 +6,7 @@ Axes: H height, W width, C colour channels.
 from collections import OrderedDict
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -27,36 +28,45 @@ def open_upright(source: Path | BinaryIO) -> Image.Image:
         return found
 
 
-def read_square(source: Path | BinaryIO, side_px: int) -> np.ndarray:
-    """(side, side, 3) uint8: the short side scaled to `side_px` with antialiasing, then the centre cut out."""
+def read_square(
+    source: Path | BinaryIO, side_px: int, interpolation: str = "bilinear", crop_share: float = 1.0
+) -> np.ndarray:
+    """(side, side, 3) uint8: the centre square, `crop_share` of the short side wide, scaled with antialiasing."""
     image = open_upright(source)
-    if image.size != (side_px, side_px):
-        image = ImageOps.fit(image, (side_px, side_px), Image.Resampling.BILINEAR)
+    if image.size != (side_px, side_px) or crop_share < 1:
+        method = Image.Resampling[interpolation.upper()]
+        image = ImageOps.fit(image, (side_px, side_px), method, bleed=(1 - crop_share) / 2)
     return np.asarray(image)
 
 
 class ImageFiles:
     """Images under one root (a folder, an archive or a pack), by relative path; each is decoded once while the cache has room."""
 
-    def __init__(self, root: Path, side_px: int) -> None:
+    def __init__(self, root: Path, side_px: int, interpolation: str = "bilinear", crop_share: float = 1.0) -> None:
         self.root = root
         self.side_px = side_px
+        self.interpolation = interpolation
+        self.crop_share = crop_share
         self._store = open_store(root)
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()  # several threads may decode
 
     def __getitem__(self, path: str) -> np.ndarray:
-        if path in self._cache:
-            return self._cache[path]
+        cached = self._cache.get(path)
+        if cached is not None:
+            return cached
         try:
-            pixels = read_square(BytesIO(self._store.read(path)), self.side_px)
+            pixels = read_square(BytesIO(self._store.read(path)), self.side_px, self.interpolation, self.crop_share)
         except Exception as error:  # it could be read when it was measured
             raise ValueError(
                 f"{self.root / path} changed or vanished since build_manifest ({type(error).__name__}); restore it, or run "
                 "the pipeline again to take it out"
             ) from None
-        self._cache[path] = pixels
-        self._bytes += pixels.nbytes
-        while self._bytes > CACHE_BYTES:
-            self._bytes -= self._cache.popitem(last=False)[1].nbytes
+        with self._lock:
+            if path not in self._cache:
+                self._cache[path] = pixels
+                self._bytes += pixels.nbytes
+            while self._bytes > CACHE_BYTES:
+                self._bytes -= self._cache.popitem(last=False)[1].nbytes
         return pixels

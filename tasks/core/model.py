@@ -3,9 +3,12 @@
 Axes: N images, C classes, D features, H height, W width.
 """
 
+import importlib
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -67,12 +70,14 @@ class ImageModel(nn.Module):
 
 
 def network(architecture: str, n_classes: int) -> nn.Module:
-    """An untrained network. `acclimate.small_resnet`, or `torchvision.<name>` for any torchvision classifier."""
+    """An untrained network: `acclimate.small_resnet`, `torchvision.<name>` for its classifiers, or `timm.<name>`."""
     if architecture == "acclimate.small_resnet":
         return SmallResNet(n_classes)
+    package, _, name = architecture.partition(".")
+    if package == "timm" and name:
+        return _timm_network(name, n_classes)
     import torchvision  # 4 seconds to import: it loads torch's compiler
 
-    package, _, name = architecture.partition(".")
     if package == "torchvision" and name in torchvision.models.list_models(module=torchvision.models):
         net = torchvision.models.get_model(name, weights=None, num_classes=n_classes)
         if getattr(net, "aux_logits", False):
@@ -83,12 +88,34 @@ def network(architecture: str, n_classes: int) -> nn.Module:
             raise ValueError(f"architecture {architecture!r} has no linear layer to replace by a head; take another")
         return net
     raise ValueError(
-        f"architecture {architecture!r} is unknown: allowed are acclimate.small_resnet and torchvision.<classifier>"
+        f"architecture {architecture!r} is unknown: allowed are acclimate.small_resnet, torchvision.<classifier> and "
+        "timm.<name>"
     )
 
 
+def _timm_network(name: str, n_classes: int) -> nn.Module:
+    timm = import_timm(f"timm.{name}")
+    if not timm.is_model(name):
+        raise ValueError(
+            f"architecture 'timm.{name}' is unknown to the installed timm {timm.__version__}; take another"
+        )
+    net: Any = timm.create_model(name, pretrained=False, num_classes=n_classes)
+    if not isinstance(net.get_classifier(), nn.Linear):
+        raise ValueError(f"architecture 'timm.{name}' does not end in one linear layer; take another")
+    made: nn.Module = net
+    return made
+
+
+def import_timm(wanted_for: str) -> Any:
+    """The module timm. ValueError where it is not installed: it is an optional extra."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise ValueError(f"{wanted_for!r} needs timm, which is not installed here; run `pip install timm`") from None
+
+
 def count_parameters(architecture: str, n_classes: int) -> int:
-    return _size(network(architecture, n_classes))
+    return parameter_count(network(architecture, n_classes))
 
 
 def split_head(net: nn.Module, n_classes: int) -> ImageModel:
@@ -96,21 +123,53 @@ def split_head(net: nn.Module, n_classes: int) -> ImageModel:
 
     Seed torch before the call: the head is drawn here.
     """
-    name, last = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)][-1]
+    last = pretrained_head(net)
+    name = next(name for name, module in net.named_modules() if module is last)
     parent_name, _, child_name = name.rpartition(".")
     setattr(net.get_submodule(parent_name), child_name, nn.Identity())
     return ImageModel(net, nn.Linear(last.in_features, n_classes))
 
 
 def pretrained_head(net: nn.Module) -> nn.Linear:
+    """The network's own classifier: what timm names so, else the last linear layer."""
+    of_timm: Any = getattr(net, "get_classifier", None)
+    if of_timm is not None:
+        classifier: nn.Linear = of_timm()
+        return classifier
     return [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
+
+
+def multiply_adds(backbone: nn.Module, side_px: int) -> int:
+    """Multiplications (each with its addition) of convolutions and matrix products for one square image.
+
+    Attention is counted too, norms and activations are not: as in the figures that torchvision publishes.
+    ValueError where the network does not take images of this size.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training, fused = backbone.training, torch.backends.mha.get_fastpath_enabled()
+    device = next(backbone.parameters()).device
+    torch.backends.mha.set_fastpath_enabled(False)  # fused attention hides its products from the counter
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            backbone.eval()(torch.zeros(1, 3, side_px, side_px, device=device))
+    except (RuntimeError, AssertionError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"the network takes no images of {side_px} px ({told}); give it the size it was made for"
+        ) from None
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        backbone.train(was_training)
+    return int(counter.get_total_flops()) // 2
 
 
 def blocks(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """The parts that hold parameters, from the image upwards: found by shape and size, not by the architecture's name."""
     parts = _parts(backbone)
-    total = sum(_size(part) for _, part in parts)
-    while len(parts) > 1 and _size(parts[-1][1]) < LAST_BLOCK_SHARE * total:
+    total = sum(parameter_count(part) for _, part in parts)
+    while len(parts) > 1 and parameter_count(parts[-1][1]) < LAST_BLOCK_SHARE * total:
         (below_name, below), (name, last) = parts[-2:]
         parts[-2:] = [(f"{below_name}+{name}", nn.ModuleList([below, last]))]
     return parts
@@ -119,24 +178,24 @@ def blocks(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
 def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
     parts: list[tuple[str, nn.Module]] = []
     for name, child in module.named_children():
-        if _is_looked_into(child, _size(module)):
+        if _is_looked_into(child, parameter_count(module)):
             parts += [(f"{name}.{below}", part) for below, part in _parts(child)]
-        elif _size(child):
+        elif parameter_count(child):
             parts.append((name, child))
     return parts
 
 
 def _is_looked_into(child: nn.Module, size_of_parent: int) -> bool:
     """Plain containers of larger parts, long plain chains of layers, and whatever holds nearly everything."""
-    below = [part for part in child.children() if _size(part)]
+    below = [part for part in child.children() if parameter_count(part)]
     if len(below) < 2:
         return type(child) is nn.Sequential and any(list(part.children()) for part in below)
     is_container = type(child) in (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     holds_parts = any(list(part.children()) for part in below) or len(below) > LONG_CHAIN
-    return (is_container and holds_parts) or _size(child) > TRUNK_SHARE * size_of_parent
+    return (is_container and holds_parts) or parameter_count(child) > TRUNK_SHARE * size_of_parent
 
 
-def _size(module: nn.Module) -> int:
+def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
@@ -148,13 +207,38 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Strict. ValueError naming the file where its tensors don't fit the module."""
+    fill(module, read_tensors(path), str(path))
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Strict: the module holds the tensors afterwards, as 32-bit floats. ValueError says what does not fit."""
+    if problems := _misfits(module.state_dict(), tensors):
+        raise ValueError(f"{where}: the weights do not fit the architecture ({'; '.join(problems)})")
+    module.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file as they are stored. ValueError where it is none."""
     try:
-        tensors = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error})") from None
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: the weights do not fit the architecture ({str(error).splitlines()[1].strip()})"
-        ) from None
+
+
+def _misfits(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """What is missing, too much or of another shape, each with its first names."""
+    shapes = [
+        f"{name} is {tuple(found[name].shape)}, wanted is {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    kinds = {
+        "missing": [name for name in wanted if name not in found],
+        "not known there": [name for name in found if name not in wanted],
+        "of another shape": shapes,
+    }
+    return [
+        f"{len(names)} {kind}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]

@@ -1,12 +1,14 @@
 """Ranking: point scores and bootstrap draws of several candidates → intervals, P(best), ties and a choice.
 
-Axes: B bootstrap draws, M candidates.
+Axes: B bootstrap draws, M candidates, N images, C strata.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm, rankdata
+
+from tasks.core.folds import group_codes
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,30 @@ def stratified_resamples(strata_N: np.ndarray, n_draws: int, rng: np.random.Gene
         members = np.flatnonzero(strata_N == stratum)
         draws[:, members] = rng.choice(members, size=(n_draws, len(members)))
     return draws
+
+
+def resample_counts(
+    strata_N: np.ndarray, groups_N: np.ndarray | None, n_draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(B, N) how often each image stands in each bootstrap draw.
+
+    Every image its own group: drawn within its stratum. Else whole groups are drawn with replacement, strata left to
+    chance, so a draw's size varies; a draw that leaves fewer than two of the strata is drawn again.
+    """
+    codes = group_codes(groups_N, len(strata_N))
+    n_groups = int(codes.max()) + 1
+    if n_groups == len(strata_N):
+        rows_BN = stratified_resamples(strata_N, n_draws, rng)
+        return np.stack([np.bincount(rows, minlength=len(strata_N)) for rows in rows_BN])
+    if n_groups < 2:
+        raise ValueError("a bootstrap over groups needs at least two of them, but all images are of one")
+    labels, stratum_N = np.unique(strata_N, return_inverse=True)
+    is_in_NC = stratum_N[:, None] == np.arange(len(labels))
+    counts_BN = np.zeros((n_draws, len(codes)), dtype=np.int64)
+    poor = np.arange(n_draws)
+    while len(poor):
+        drawn = rng.integers(n_groups, size=(len(poor), n_groups))
+        counts_BN[poor] = np.stack([np.bincount(groups, minlength=n_groups) for groups in drawn])[:, codes]
+        n_strata = ((counts_BN[poor] @ is_in_NC) > 0).sum(1)
+        poor = poor[n_strata < min(2, len(labels))]
+    return counts_BN

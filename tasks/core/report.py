@@ -9,7 +9,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.core.charts import comparison_chart, confusion_chart, group_chart, learning_chart, selection_chart
+from tasks.core.charts import comparison_chart, confusion_chart, group_chart, learning_chart, map_chart, selection_chart
 
 TEMPLATE = "report.html.jinja"
 GUARD_CLASSES = {"adopt": "pass", "keep": "fail", "inconclusive": "inconclusive"}
@@ -61,6 +61,7 @@ def _charts(facts: ReportFacts) -> dict[str, Markup]:
     charts = {
         "comparison": comparison_chart(facts.metrics),
         "selection": selection_chart(facts.selection["candidates"]),
+        "map": map_chart(facts.selection["map"]["points"]),
         "learning": learning_chart(facts.history),
         "confusion": confusion_chart(
             list(facts.adopted["y_true"]), list(facts.adopted["y_pred"]), facts.validation["classes"]

@@ -108,6 +108,9 @@ def draw_paper(character: str, font: Path, rng: np.random.Generator) -> Pixels:
     return to_bytes(paper + ink[:, :, None] * (rng.uniform(0, 0.3, 3) - paper) + fibres[:, :, None])
 
 
+RANDOM = "random"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ZooSource:
     kind: Kind
@@ -161,6 +164,10 @@ def write_zoo(folder: Path, recipes: dict[str, Pretraining], *, seed: int) -> No
         save_weights(net, weights_path)
         measured = {"source_val_accuracy": round(accuracy, 4), "n_source_images": recipe.n_images}
         entries.append({**_entry(name, net, weights_path), **measured})
+    first = entries[0]["name"]
+    entries.append(
+        {"name": RANDOM, "like": first, "seed": seed}
+    )  # the null candidate: what features are worth untrained
     write_json(folder / "zoo.json", {"models": entries})
 
 

@@ -1,6 +1,7 @@
 """Selection: all scores of all candidates on the same images and the same bootstrap draws.
 
-Axes: N labelled target images, B bootstrap draws, M candidates, D features.
+Axes: N labelled target images, S and T source and target samples, B bootstrap draws, M candidates, D features.
+A score is computed where it has a weight. Whole groups are drawn, and kept within folds, where groups are given.
 """
 
 from dataclasses import dataclass
@@ -8,39 +9,46 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from tasks.core.ranking import Score, stratified_resamples
+from tasks.core.folds import group_codes
+from tasks.core.ranking import Score, resample_counts
 from tasks.core.runtime import address_rng, is_quiet
-from tasks.core.similarity import (
-    domain_errors,
-    linear_mmd,
-    linear_mmd_weighted,
-    pooled_standard,
-    proxy_a,
-    proxy_a_distance,
-)
+from tasks.core.similarity import PAIR_DISTANCES, PairDistance, domain_errors, pooled_standard, proxy_a
 from tasks.core.transferability import (
     balanced,
-    h_score,
+    balanced_drawn,
+    check_features,
+    check_labelled,
+    drawn_moments,
     h_score_of,
     knn_correct,
+    leep,
+    leep_drawn,
     linear_probe_correct,
-    logme,
     logme_of,
+    moments,
+    rotated,
     shrinkage,
-    spectrum_of_gram,
+    spectrum,
+    standardised,
 )
 
-TRANSFERABILITY = ("knn", "linear_probe", "logme", "h_score")
-SIMILARITY = ("proxy_a_distance", "linear_mmd")
+TRANSFERABILITY = ("knn", "linear_probe", "logme", "h_score", "leep")
+SIMILARITY = ("proxy_a_distance", *PAIR_DISTANCES)
+N_NULL_SPLITS = 20  # of the source, for the mean and the upper 95 % of each distance at true 0
+NULL_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class CandidateFeatures:
-    """One candidate's plain features: labelled target (N, D), source and target samples without labels."""
+    """One candidate's plain features: labelled target (N, D), source and target samples without labels.
+
+    theta (N, Z): softmax outputs of its source head on the labelled target images; None where it has no head.
+    """
 
     labelled_ND: np.ndarray
     source_SD: np.ndarray
     target_TD: np.ndarray
+    theta_NZ: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -51,53 +59,219 @@ class ScoreSettings:
     seed: int
 
 
+@dataclass(frozen=True)
+class LabelledScores:
+    """Label-based scores, which images each candidate's probe guesses right (M, N), and sentences for what is absent."""
+
+    scores: list[Score]
+    probe_correct_MN: np.ndarray
+    left_out: list[str]
+
+
+Column = tuple[float, np.ndarray]  # a candidate's score and its draws (B,)
+Null = dict[str, float]
+
+
 def transferability_scores(
-    candidates: list[CandidateFeatures], y_N: np.ndarray, settings: ScoreSettings, weights: dict[str, float]
-) -> list[Score]:
-    """knn, linear_probe, logme, h_score. The cross-validated ones resample per-image outcomes, the others refit."""
-    resamples_BN = stratified_resamples(y_N, settings.n_bootstrap, address_rng(settings.seed, "transferability"))
-    columns: dict[str, list[tuple[float, np.ndarray]]] = {name: [] for name in TRANSFERABILITY}
+    candidates: list[CandidateFeatures],
+    y_N: np.ndarray,
+    settings: ScoreSettings,
+    weights: dict[str, float],
+    groups_N: np.ndarray | None = None,
+) -> LabelledScores:
+    """knn, linear_probe, logme, h_score, and leep where every candidate has a source head.
+
+    The cross-validated ones resample per-image outcomes; the others are refitted, in the leading components only.
+    """
+    for candidate in candidates:
+        check_labelled(candidate.labelled_ND, y_N)
+    counts_BN = resample_counts(y_N, groups_N, settings.n_bootstrap, address_rng(settings.seed, "transferability"))
+    headless = sum(candidate.theta_NZ is None for candidate in candidates)
+    names = [name for name in TRANSFERABILITY if name in weights and not (name == "leep" and headless)]
+    columns: dict[str, list[Column]] = {name: [] for name in names}
+    probes = []
     for candidate in tqdm(candidates, desc="transferability", disable=is_quiet()):
-        x_ND = candidate.labelled_ND
-        for name, correct in [
-            ("knn", knn_correct(x_ND, y_N, settings.n_neighbors)),
-            ("linear_probe", linear_probe_correct(x_ND, y_N, settings.probe_inverse_l2)),
-        ]:
-            draws = np.array([balanced(correct[rows], y_N[rows]) for rows in resamples_BN])
-            columns[name].append((balanced(correct, y_N), draws))
-        alpha, centred = shrinkage(x_ND), x_ND - x_ND.mean(0, dtype=np.float64)
-        gram_NN = centred @ centred.T
-        parts = [spectrum_of_gram(gram_NN[np.ix_(rows, rows)], x_ND.shape[1]) for rows in resamples_BN]
-        fits = list(zip(parts, resamples_BN, strict=True))
-        columns["logme"].append((logme(x_ND, y_N), np.array([logme_of(p, y_N[rows]) for p, rows in fits])))
-        columns["h_score"].append((h_score(x_ND, y_N), np.array([h_score_of(p, y_N[rows], alpha) for p, rows in fits])))
-    return [_score(name, column, True, weights[name]) for name, column in columns.items()]
+        probe = linear_probe_correct(candidate.labelled_ND, y_N, settings.probe_inverse_l2, groups_N)
+        knn = knn_correct(candidate.labelled_ND, y_N, settings.n_neighbors, groups_N)
+        found = {
+            "knn": (balanced(knn, y_N), balanced_drawn(knn, y_N, counts_BN)),
+            "linear_probe": (balanced(probe, y_N), balanced_drawn(probe, y_N, counts_BN)),
+            **_refitted(candidate, y_N, counts_BN, names),
+        }
+        probes.append(probe)
+        for name in names:
+            columns[name].append(found[name])
+    left_out = [_no_leep(headless, len(candidates))] if headless and "leep" in weights else []
+    return LabelledScores(_scores(columns, True, weights), np.stack(probes), left_out)
+
+
+def _refitted(
+    candidate: CandidateFeatures, y_N: np.ndarray, counts_BN: np.ndarray, names: list[str]
+) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    if "logme" in names or "h_score" in names:
+        parts, alpha = spectrum(candidate.labelled_ND), shrinkage(candidate.labelled_ND)
+        exact, drawn = moments(parts, y_N), drawn_moments(parts, y_N, counts_BN)
+        found["logme"] = logme_of(exact), np.array([logme_of(one) for one in drawn])
+        found["h_score"] = h_score_of(exact, alpha), np.array([h_score_of(one, alpha) for one in drawn])
+    if "leep" in names and candidate.theta_NZ is not None:
+        found["leep"] = leep(candidate.theta_NZ, y_N), leep_drawn(candidate.theta_NZ, y_N, counts_BN)
+    return found
+
+
+def _no_leep(n_headless: int, n_candidates: int) -> str:
+    return (
+        f"leep is left out: {n_headless} of {n_candidates} candidates have no source head, and a score that some lack "
+        "can't rank them all"
+    )
 
 
 def similarity_scores(
-    candidates: list[CandidateFeatures], settings: ScoreSettings, weights: dict[str, float]
-) -> tuple[list[Score], dict[str, list[float]]]:
-    """proxy_a_distance and linear_mmd (smaller is nearer), and each one's null: one half of the source against the other."""
+    candidates: list[CandidateFeatures],
+    settings: ScoreSettings,
+    weights: dict[str, float],
+    groups_S: np.ndarray | None = None,
+    groups_T: np.ndarray | None = None,
+) -> tuple[list[Score], dict[str, list[Null]]]:
+    """The five distances (smaller is nearer), and per candidate each one's null: {"mean", "high"} (95 %).
+
+    The null is the same distance between two parts of the source: halves, the second one not larger than the target.
+    At true 0 the distances of means, kernels and covariances fall with 1/n + 1/m, so their null is scaled from the
+    parts' sizes to the samples'; proxy-A's null is that of the smaller parts.
+    """
+    for candidate in candidates:
+        check_features(source=candidate.source_SD, target=candidate.target_TD)
     n_source, n_target = len(candidates[0].source_SD), len(candidates[0].target_TD)
-    is_target = np.arange(n_source + n_target) >= n_source
-    resamples = stratified_resamples(is_target, settings.n_bootstrap, address_rng(settings.seed, "similarity"))
-    counts_BN = np.stack([np.bincount(rows, minlength=len(is_target)) for rows in resamples])
-    half = address_rng(settings.seed, "null").permutation(n_source) < n_source // 2
-    columns: dict[str, list[tuple[float, np.ndarray]]] = {name: [] for name in SIMILARITY}
-    nulls: dict[str, list[float]] = {name: [] for name in SIMILARITY}
+    draws_BN = np.hstack(
+        [
+            resample_counts(np.zeros(n), groups, settings.n_bootstrap, address_rng(settings.seed, "similarity", domain))
+            for domain, n, groups in [("source", n_source, groups_S), ("target", n_target, groups_T)]
+        ]
+    ).astype(float)
+    groups_N = _joined(groups_S, groups_T, n_source, n_target)
+    halves_KS = null_splits(group_codes(groups_S, n_source), n_target, settings.seed)
+    names = [name for name in SIMILARITY if name in weights]
+    columns: dict[str, list[Column]] = {name: [] for name in names}
+    nulls: dict[str, list[Null]] = {name: [] for name in names}
     for candidate in tqdm(candidates, desc="similarity", disable=is_quiet()):
-        source, target = candidate.source_SD, candidate.target_TD
-        wrong, _ = domain_errors(source, target)
-        columns["proxy_a_distance"].append(
-            (proxy_a(wrong, is_target), np.array([proxy_a(wrong[rows], is_target) for rows in resamples]))
+        both = rotated(np.concatenate(pooled_standard(candidate.source_SD, candidate.target_TD)))
+        source = rotated(standardised(candidate.source_SD))
+        for name in names:
+            if name == "proxy_a_distance":
+                columns[name].append(_proxy_a_column(both, n_source, draws_BN, groups_N))
+                null_K = _proxy_a_null(source, halves_KS, groups_S)
+            else:
+                pairs, n_features = PAIR_DISTANCES[name], candidate.source_SD.shape[1]
+                columns[name].append(_pair_column(pairs, both, n_source, draws_BN, n_features))
+                null_K = _pair_null(pairs, source, halves_KS, n_features) * (1 / n_source + 1 / n_target)
+            nulls[name].append({"mean": float(null_K.mean()), "high": float(np.quantile(null_K, NULL_SHARE))})
+    return _scores(columns, False, weights), nulls
+
+
+def source_probe_score(
+    candidates: list[CandidateFeatures],
+    labels_S: np.ndarray,
+    settings: ScoreSettings,
+    weights: dict[str, float],
+    groups_S: np.ndarray | None = None,
+) -> tuple[list[Score], list[str]]:
+    """How well a linear probe tells the source's classes apart: what is left where the target has no labels.
+
+    Source images without label, or alone in their class, play no part; nothing, and why, where two classes are lacking.
+    """
+    if "source_probe" not in weights:
+        return [], []
+    names, code_S, counts = np.unique(labels_S, return_inverse=True, return_counts=True)
+    is_used_S = np.isin(code_S, np.flatnonzero((names != "") & (counts > 1)))
+    labels, y_S = np.unique(labels_S[is_used_S], return_inverse=True)
+    if len(labels) < 2:
+        return [], [f"source_probe is left out: the source has {len(labels)} classes of two labelled images or more"]
+    groups_S = groups_S[is_used_S] if groups_S is not None and len(np.unique(groups_S[is_used_S])) > 1 else None
+    counts_BN = resample_counts(y_S, groups_S, settings.n_bootstrap, address_rng(settings.seed, "source_probe"))
+    column = []
+    for candidate in candidates:
+        right = linear_probe_correct(candidate.source_SD[is_used_S], y_S, settings.probe_inverse_l2, groups_S)
+        column.append((balanced(right, y_S), balanced_drawn(right, y_S, counts_BN)))
+    return _scores({"source_probe": column}, True, weights), []
+
+
+def null_splits(codes_S: np.ndarray, n_target: int, seed: int) -> np.ndarray:
+    """(K, S) of 1 (first part), 2 (second part) and 0 (left out): the source's whole groups, split in two K times.
+
+    The parts are halves as far as whole groups allow; the second one ends with the group that brings it to the
+    target's size. ValueError where a part would have fewer than two images.
+    """
+    size_G = np.bincount(codes_S)
+    splits_KS = np.zeros((N_NULL_SPLITS, len(codes_S)), dtype=np.int64)
+    for number in range(N_NULL_SPLITS if len(size_G) > 1 else 0):
+        order = address_rng(seed, "null", number).permutation(len(size_G))
+        reached = size_G[order].cumsum()
+        cut = 1 + int(np.abs(reached[:-1] - len(codes_S) / 2).argmin())
+        before = reached[cut:] - size_G[order[cut:]] - reached[cut - 1]
+        part_G = np.zeros(len(size_G), dtype=np.int64)
+        part_G[order[:cut]] = 1
+        part_G[order[cut:][before < n_target]] = 2
+        splits_KS[number] = part_G[codes_S]
+    if min((splits_KS == 1).sum(1).min(), (splits_KS == 2).sum(1).min()) < 2:
+        raise ValueError(
+            f"the source's {len(codes_S)} images in {len(size_G)} groups can't be split into two parts of at least two "
+            "images and whole groups each, which the distances' null needs: give more source images or groups"
         )
-        both = np.concatenate(pooled_standard(source, target))
-        columns["linear_mmd"].append((linear_mmd(source, target), linear_mmd_weighted(both, is_target, counts_BN)))
-        nulls["proxy_a_distance"].append(proxy_a_distance(source[half], source[~half]))
-        nulls["linear_mmd"].append(linear_mmd(source[half], source[~half]))
-    return [_score(name, column, False, weights[name]) for name, column in columns.items()], nulls
+    return splits_KS
 
 
-def _score(name: str, column: list[tuple[float, np.ndarray]], higher_is_better: bool, weight: float) -> Score:
-    values = np.array([value for value, _ in column])
-    return Score(name, values, np.stack([draws for _, draws in column], axis=1), higher_is_better, weight)
+def _joined(
+    groups_S: np.ndarray | None, groups_T: np.ndarray | None, n_source: int, n_target: int
+) -> np.ndarray | None:
+    """Groups of both domains: an id in both is one group if both have ids."""
+    if groups_S is None and groups_T is None:
+        return None
+    if groups_S is not None and groups_T is not None:
+        return np.concatenate([groups_S, groups_T])
+    codes_S = group_codes(groups_S, n_source)
+    return np.concatenate([codes_S, codes_S.max() + 1 + group_codes(groups_T, n_target)])
+
+
+def _proxy_a_column(both_NR: np.ndarray, n_source: int, draws_BN: np.ndarray, groups_N: np.ndarray | None) -> Column:
+    """Draws aren't clipped: at true 0 half of their spread would be lost."""
+    is_target = np.arange(len(both_NR)) >= n_source
+    wrong = domain_errors(both_NR, is_target, groups_N)
+    return float(np.clip(proxy_a(wrong, is_target), 0, 2)), 2 - 4 * balanced_drawn(wrong, is_target, draws_BN)
+
+
+def _proxy_a_null(source_SR: np.ndarray, halves_KS: np.ndarray, groups_S: np.ndarray | None) -> np.ndarray:
+    found = []
+    for half_S in halves_KS:
+        rows = half_S > 0
+        wrong = domain_errors(source_SR[rows], half_S[rows] == 2, None if groups_S is None else groups_S[rows])
+        found.append(proxy_a(wrong, half_S[rows] == 2))
+    return np.clip(found, 0, 2)
+
+
+def _pair_null(pairs: PairDistance, source_SR: np.ndarray, halves_KS: np.ndarray, n_features: int) -> np.ndarray:
+    """(K,) distances between the source's parts, per 1/n + 1/m of the parts' sizes."""
+    one_KS, other_KS = ((halves_KS == part).astype(float) for part in (1, 2))
+    null_K: np.ndarray = pairs(source_SR, one_KS, other_KS, n_features) / (1 / one_KS.sum(1) + 1 / other_KS.sum(1))
+    return null_K
+
+
+def _pair_column(
+    pairs: PairDistance, both_NR: np.ndarray, n_source: int, draws_BN: np.ndarray, n_features: int
+) -> Column:
+    is_target = np.arange(len(both_NR)) >= n_source
+    weights = np.vstack([np.ones(len(both_NR)), draws_BN])
+    found = pairs(both_NR, weights * ~is_target, weights * is_target, n_features)
+    return float(found[0]), found[1:]
+
+
+def _scores(columns: dict[str, list[Column]], higher_is_better: bool, weights: dict[str, float]) -> list[Score]:
+    return [
+        Score(
+            name,
+            np.array([value for value, _ in column]),
+            np.stack([draws for _, draws in column], axis=1),
+            higher_is_better,
+            weights[name],
+        )
+        for name, column in columns.items()
+    ]

@@ -1,6 +1,6 @@
 """params.yaml as typed, frozen values."""
 
-from tasks.params.reading import read_params, read_rules
+from tasks.params.reading import read_params, read_rules, read_selection
 from tasks.params.rules import RuleBook, Rules
 from tasks.params.sections import (
     BuildManifest,
@@ -8,6 +8,7 @@ from tasks.params.sections import (
     NetPhase,
     Params,
     Phase,
+    SelectionBook,
     SelectModel,
     Transform,
     ValidateData,
@@ -22,8 +23,10 @@ __all__ = [
     "RuleBook",
     "Rules",
     "SelectModel",
+    "SelectionBook",
     "Transform",
     "ValidateData",
     "read_params",
     "read_rules",
+    "read_selection",
 ]

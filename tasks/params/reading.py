@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tasks.params.rules import RuleBook, Section
-from tasks.params.sections import Params
+from tasks.params.sections import Params, SelectionBook, SelectionFeatures
 
 PHASES = ("head", "last_block", "all")
 
@@ -45,6 +45,21 @@ def read_rules(path: Path) -> RuleBook:
     return book
 
 
+def read_selection(path: Path) -> SelectionBook:
+    """Settings of a selection outside a pipeline: a file of their own, or the same keys of a whole params.yaml."""
+    content = _read_yaml(path, "name a YAML file of settings, or a params.yaml")
+    if isinstance(content, dict) and "build_manifest" in content:
+        content = {key: value for key, value in content.items() if key in SelectionBook.model_fields}
+        if isinstance(features := content.get("extract_features"), dict):
+            own = {key: value for key, value in features.items() if key in SelectionFeatures.model_fields}
+            content["extract_features"] = own
+    try:
+        return SelectionBook.model_validate(content)
+    except ValidationError as error:
+        problems = [_sentence(detail, SelectionBook) for detail in error.errors()]
+        raise ValueError(f"{path} has {len(problems)} problem(s):\n  - " + "\n  - ".join(problems)) from None
+
+
 def _read_yaml(path: Path, advice: str) -> Any:
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number, `no` is a word, a key given twice is an error.
@@ -75,6 +90,7 @@ def problems_between_keys(content: Any) -> list[str]:
         if column and column not in columns:
             listed = ", ".join(map(str, columns)) or "none"
             problems.append(f"audit_bias.rules: column {column!r} is not in build_manifest.audit_columns ({listed})")
+    problems += problems_between_weights(content, "select_model.")
     return problems + _problems_between_phases(_at(content, "finetune_model", dict, {}))
 
 
@@ -101,6 +117,15 @@ def problems_between_rules(content: Any, section: str) -> list[str]:
     if _at(content, f"{side}.min", int, 0) > _at(content, f"{side}.max", int, 2**62):
         problems.append(f"{side}.min is larger than {side}.max, so no image could pass")
     return problems
+
+
+def problems_between_weights(content: Any, section: str) -> list[str]:
+    """Sentences on scores of which none has a say: nothing could be ranked."""
+    return [
+        f"{place}: at least one weight must be above 0"
+        for place in (f"{section}weights", f"{section}weights_without_labels")
+        if (weights := _at(content, place, dict, {})) and all(weight in (None, 0) for weight in weights.values())
+    ]
 
 
 def _problems_between_phases(section: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ class Zoo(Section):
     folder: str
     candidates: Annotated[list[Name], Field(min_length=1)] | None
     image_px: Annotated[int, Field(ge=16)] | None
+    licences: Annotated[list[str], Field(min_length=1)] | None
 
 
 class MakeSample(Section):
@@ -86,27 +87,46 @@ class AugmentImages(Section):
 
 class ExtractFeatures(Section):
     batch_size: Count
+    dtype: Literal["float32", "float16"]
     n_views: Annotated[int, Field(ge=0)]
     max_images: PerDomain
 
 
-class Weights(Section):
-    knn: Annotated[float, Field(ge=0)]
-    linear_probe: Annotated[float, Field(ge=0)]
-    logme: Annotated[float, Field(ge=0)]
-    h_score: Annotated[float, Field(ge=0)]
-    proxy_a_distance: Annotated[float, Field(ge=0)]
-    linear_mmd: Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)] | None
+
+
+class Distances(Section):
+    proxy_a_distance: Weight
+    linear_mmd: Weight
+    kid: Weight
+    coral_distance: Weight
+    frechet_distance: Weight
+
+
+class Weights(Distances):
+    knn: Weight
+    linear_probe: Weight
+    logme: Weight
+    h_score: Weight
+    leep: Weight
+
+
+class WeightsWithoutLabels(Distances):
+    source_probe: Weight
+    static_prior: Weight
 
 
 class SelectModel(Section):
     weights: Weights
+    weights_without_labels: WeightsWithoutLabels
     n_neighbors: Count
     probe_inverse_l2: Positive
     min_labels: Annotated[int, Field(ge=10)]
+    max_labels: Annotated[int, Field(ge=20)]
     max_per_domain: Annotated[int, Field(ge=20)]
     n_bootstrap: Annotated[int, Field(ge=50)]
     tie_p_best: Annotated[float, Field(gt=0, lt=0.5)]
+    gap_min_images: Annotated[int, Field(ge=2)]
     confidence: Confidence
 
 
@@ -196,3 +216,27 @@ class Params(Section):
     evaluate_model: EvaluateModel
     audit_bias: AuditBias
     register_model: RegisterModel
+
+
+class SelectionZoo(Section):
+    """As `zoo`; the folder may be named by the command instead."""
+
+    folder: str | None
+    candidates: Annotated[list[Name], Field(min_length=1)] | None
+    image_px: Annotated[int, Field(ge=16)] | None
+    licences: Annotated[list[str], Field(min_length=1)] | None
+
+
+class SelectionFeatures(Section):
+    batch_size: Count
+    dtype: Literal["float32", "float16"]
+
+
+class SelectionBook(Section):
+    """What a selection outside the pipeline needs: a file of its own, or these keys of a whole params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    runtime: Runtime
+    zoo: SelectionZoo
+    extract_features: SelectionFeatures
+    select_model: SelectModel

@@ -17,7 +17,8 @@ def bundle(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     save_weights(split_head(SmallResNet(3), 3), tmp_path / "w.safetensors")
     description = {"architecture": "acclimate.small_resnet", "classes": ["a", "b", "c"], "image_px": 32}
-    write_json(tmp_path / "m.json", description | {"mean": [0.5] * 3, "std": [0.5] * 3})
+    sight = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "crop_share": 1.0}
+    write_json(tmp_path / "m.json", description | sight)
     files = {"model.safetensors": tmp_path / "w.safetensors", "model.json": tmp_path / "m.json"}
     write_bundle(tmp_path / "bundle", files, {"name": "x"})
     return tmp_path / "bundle"

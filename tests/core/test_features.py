@@ -5,13 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from PIL import Image
 
-from tasks.core.batches import ImageList
-from tasks.core.features import Features, capped, extract, extract_views, read_features, write_features
-from tasks.core.images import ImageFiles
-from tasks.core.model import SmallResNet, split_head
+from tasks.core.features import Features, capped, read_features, row_file, write_index, write_theta
 
 FEATURES = Features(
     np.array(["b", "a", "b", "c", "a"]), np.array([0, 0, 1, 0, 1]), np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -35,50 +30,80 @@ def test_all_views_come_with_the_position_of_their_image() -> None:
     assert position.tolist() == [1, 0, 1, 0]
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> ImageList:
-    rng, paths = np.random.default_rng(0), tuple(f"{k}.png" for k in range(5))
-    for path in paths:
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / path)
-    return ImageList(ImageFiles(tmp_path, 16), tuple("abcde"), paths, (0,) * 5, (0.5,) * 3, (0.5,) * 3)
+def written(folder: Path, x_ND: np.ndarray, dtype: str = "float32") -> Path:
+    folder.mkdir()
+    with row_file(folder / "x.npy", *x_ND.shape, dtype) as out:
+        for row in reversed(range(len(x_ND))):
+            out.put([row], x_ND[[row]])
+    write_index(folder, FEATURES.image_id[: len(x_ND)], FEATURES.view[: len(x_ND)])
+    return folder
 
 
-def test_features_are_those_of_the_eval_mode_whatever_the_batch(images: ImageList) -> None:
-    torch.manual_seed(0)
-    backbone = split_head(SmallResNet(3, width=4), 3).backbone
-    found = extract(backbone.train(), images, batch_size=2, name="x")
-    with torch.no_grad():
-        expected = backbone.eval()(images.batch(range(5))).numpy()
-    assert found.dtype == np.float32
-    assert found == pytest.approx(expected, abs=1e-5)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_come_back_from_a_map_and_rows_are_float32(tmp_path: Path, dtype: str) -> None:
+    found = read_features(written(tmp_path / "one", FEATURES.x_ND, dtype))
+    assert isinstance(found.x_ND, np.memmap)
+    assert found.x_ND.dtype == dtype
+    assert found.plain_rows(["c", "b"]).tolist() == [[6, 7], [0, 1]]
+    assert found.plain_rows(["c"]).dtype == found.rows_of(["b"])[0].dtype == np.float32
+    assert type(found.plain_rows(["c"])) is np.ndarray
+    assert found.plain_rows(["c"]).flags.writeable
+    assert found.theta_rows(["c"]) is None
 
 
-def test_views_are_stacked_epoch_after_epoch(images: ImageList) -> None:
-    backbone = split_head(SmallResNet(3, width=4), 3).backbone
-    found = extract_views(
-        backbone, images, lambda image, _id, epoch: np.rot90(image, epoch), n_views=3, batch_size=2, name="x"
-    )
-    plain = extract(backbone, images, batch_size=2, name="x")
-    assert found.shape == (15, plain.shape[1])
-    assert found[:5] == pytest.approx(plain, abs=1e-6)  # a turn of 0
-    assert not np.allclose(found[5:10], plain)
-    none = extract_views(backbone, images, lambda image, *_: image, n_views=0, batch_size=2, name="x")
-    assert len(none) == 0
+def test_the_files_are_what_numpy_writes_and_the_same_twice(tmp_path: Path) -> None:
+    one, two = (written(tmp_path / name, FEATURES.x_ND) for name in ("one", "two"))
+    np.save(tmp_path / "by_numpy.npy", FEATURES.x_ND)
+    assert (one / "x.npy").read_bytes() == (tmp_path / "by_numpy.npy").read_bytes()
+    assert (one / "index.csv").read_text() == "image_id,view\nb,0\na,0\nb,1\nc,0\na,1\n"
+    assert [p.read_bytes() for p in sorted(one.iterdir())] == [p.read_bytes() for p in sorted(two.iterdir())]
 
 
-def test_features_come_back_and_their_file_is_the_same_twice(tmp_path: Path) -> None:
-    for name in ("one.npz", "two.npz"):
-        write_features(tmp_path / name, FEATURES)
-    found = read_features(tmp_path / "one.npz")
-    assert (found.image_id == FEATURES.image_id).all()
-    assert (found.view == FEATURES.view).all()
-    assert (found.x_ND == FEATURES.x_ND).all()
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+def test_no_rows_are_features_too(tmp_path: Path) -> None:
+    found = read_features(written(tmp_path / "none", np.zeros((0, 3), np.float32)))
+    assert found.plain_rows([]).shape == (0, 3)
 
 
-def test_a_missing_file_names_its_stage(tmp_path: Path) -> None:
+def test_a_row_that_was_never_put_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="never put"), row_file(tmp_path / "x.npy", 2, 1, "float32") as out:
+        out.put([1], np.ones((1, 1)))
+
+
+def test_theta_is_what_the_head_makes_of_the_stored_plain_rows(tmp_path: Path) -> None:
+    folder = written(tmp_path / "one", FEATURES.x_ND)
+    write_theta(folder, ["c", "a"], lambda x_ND: x_ND[:, :1] + [0, 100, 200])
+    found = read_features(folder)
+    assert found.theta_rows(["a", "c"]).tolist() == [[2, 102, 202], [6, 106, 206]]
+    with pytest.raises(ValueError, match="1 images have no source probabilities, the first: b; run `dvc repro"):
+        found.theta_rows(["a", "b"])
+
+
+@pytest.mark.parametrize("ids", [[], ["c"]])
+def test_without_a_source_head_there_is_no_theta(tmp_path: Path, ids: list[str]) -> None:
+    folder = written(tmp_path / "one", FEATURES.x_ND)
+    write_theta(folder, ids, lambda _x: None)
+    assert sorted(path.name for path in folder.iterdir()) == ["index.csv", "x.npy"]
+
+
+def test_a_head_without_labelled_images_gives_an_empty_theta(tmp_path: Path) -> None:
+    folder = written(tmp_path / "one", FEATURES.x_ND)
+    write_theta(folder, [], lambda x_ND: x_ND)
+    assert read_features(folder).theta_rows([]).shape == (0, 2)
+
+
+def test_a_missing_folder_names_its_stage(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="made by the stage extract_features; run `dvc repro extract_features`"):
-        read_features(tmp_path / "none.npz")
+        read_features(tmp_path / "none")
+
+
+def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "one", FEATURES.x_ND)
+    (folder / "index.csv").write_text("image_id,view\na,0\n")
+    with pytest.raises(ValueError, match=r"shape \(5, 2\), its index has 1 rows; run `dvc repro"):
+        read_features(folder)
+    (folder / "x.npy").write_bytes((folder / "x.npy").read_bytes()[:-4])
+    with pytest.raises(ValueError, match="is not a whole array"):
+        read_features(folder)
 
 
 def rows(labels: str) -> pd.DataFrame:

@@ -200,3 +200,29 @@ def test_an_image_that_vanished_since_it_was_measured_is_named(tmp_path: Path) -
     files = ImageFiles(tmp_path, 8)
     with pytest.raises(ValueError, match=r"a/gone.png changed or vanished since build_manifest \(FileNotFoundError\)"):
         files["a/gone.png"]
+
+
+def test_bicubic_and_a_tighter_crop_are_what_torchvision_makes_of_them(tmp_path: Path) -> None:
+    """torchvision resizes to 40 px and cuts 32 px out of the centre: .8 of the short side."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import center_crop, resize
+
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    smooth = Image.fromarray(pixels).resize((80, 80), Image.Resampling.BICUBIC)
+    smooth.save(tmp_path / "x.png")
+    for name, mode in {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}.items():
+        expected = np.asarray(center_crop(resize(smooth, 40, mode), [32, 32])).astype(int)
+        found = read_square(tmp_path / "x.png", 32, name, crop_share=0.8)
+        assert np.abs(found - expected).max() <= 1
+    plain = read_square(tmp_path / "x.png", 32)
+    assert (read_square(tmp_path / "x.png", 32, "bilinear", 1.0) == plain).all()
+    assert not (read_square(tmp_path / "x.png", 32, "bicubic") == plain).all()
+
+
+def test_a_crop_is_cut_out_of_an_image_that_has_the_size_already(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[2:6, 2:6] = RED
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert (read_square(tmp_path / "x.png", 8, "bilinear", crop_share=0.5)[1:-1, 1:-1] == RED).all()
+    files = ImageFiles(tmp_path, 8, "bicubic", 0.5)
+    assert (files["x.png"] == read_square(tmp_path / "x.png", 8, "bicubic", 0.5)).all()

@@ -1,5 +1,6 @@
 """Models: built by name, split into backbone and head, cut into blocks by size, stored as safetensors."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tasks.core.model import (
     blocks,
     count_parameters,
     load_weights,
+    multiply_adds,
     network,
     pretrained_head,
     save_weights,
@@ -113,10 +115,20 @@ def test_the_small_network_is_small() -> None:
     assert 290_000 < count_parameters("acclimate.small_resnet", 10) < 320_000
 
 
-@pytest.mark.parametrize("name", ["resnet18", "torchvision.resnet_18", "torchvision.raft_small", "timm.x", ""])
+@pytest.mark.parametrize("name", ["resnet18", "torchvision.resnet_18", "torchvision.raft_small", "timm.", ""])
 def test_an_unknown_architecture_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown: allowed are acclimate.small_resnet and torchvision.<classifier>"):
+    with pytest.raises(
+        ValueError, match=r"unknown: allowed are acclimate.small_resnet, torchvision.<classifier> and timm.<name>"
+    ):
         network(name, 3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="says what is told where timm is absent")
+def test_timm_is_asked_for_where_it_is_not_installed() -> None:
+    with pytest.raises(
+        ValueError, match=r"'timm.resnet18' needs timm, which is not installed here; run `pip install timm`"
+    ):
+        network("timm.resnet18", 3)
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")  # torchvision's own
@@ -164,3 +176,67 @@ def test_a_file_that_is_no_safetensors_is_refused_by_name(tmp_path: Path) -> Non
     (tmp_path / "w.safetensors").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"w\.safetensors"):
         load_weights(SmallResNet(3, width=4), tmp_path / "w.safetensors")
+
+
+def test_many_misfits_are_told_by_their_number_and_first_names(tmp_path: Path) -> None:
+    save_weights(nn.Linear(2, 2), tmp_path / "w.safetensors")
+    with pytest.raises(
+        ValueError, match=r"\d\d missing: stem.0.weight, stem.1.weight, stem.1.bias, …; 2 not known"
+    ) as caught:
+        load_weights(SmallResNet(3), tmp_path / "w.safetensors")
+    assert len(str(caught.value)) < 400
+
+
+def test_multiply_adds_are_those_counted_by_hand() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),  # on 8 px: 4 x 4 places, 4 · 3 · 9 each
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=4),  # 2 x 2 places, 4 · 9 each
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+    assert multiply_adds(net, 8) == 16 * 4 * 3 * 9 + 4 * 4 * 9 + 16 * 5
+    assert net.training
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+def test_multiply_adds_agree_with_the_published_ones(name: str) -> None:
+    published = {"mobilenet_v2": 0.301e9, "resnet18": 1.814e9}  # torchvision's model tables, with the head
+    backbone = split_head(network(f"torchvision.{name}", 1000), 2).backbone
+    assert multiply_adds(backbone, 224) == pytest.approx(published[name], rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "published"), [("vit_b_32", 4.409e9), ("swin_t", 4.491e9), ("maxvit_t", 5.558e9)])
+def test_attention_is_counted(name: str, published: float) -> None:
+    backbone = split_head(network(f"torchvision.{name}", 1000), 2).backbone
+    assert multiply_adds(backbone, 224) == pytest.approx(published, rel=0.002)
+
+
+def test_a_size_that_the_network_does_not_take_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the network takes no images of 96 px \(.*224.*\); give it the size"):
+        multiply_adds(split_head(network("torchvision.vit_b_32", 2), 2).backbone, 96)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")  # torchvision's own
+def test_every_classifier_of_torchvision_gives_its_features_or_says_why_not() -> None:
+    from torchvision import models
+
+    refused = []
+    for name in models.list_models(module=models):
+        real = name.startswith("regnet")  # its initialisation wants real tensors
+        if name in ("regnet_y_128gf", "regnet_x_32gf", "regnet_y_32gf", "regnet_x_16gf", "regnet_y_16gf"):
+            continue  # the same code as the smaller ones; gigabytes of memory
+        device = "cpu" if real else "meta"
+        try:
+            with torch.device(device):
+                model = split_head(network(f"torchvision.{name}", 5), 3).eval()
+        except ValueError as error:
+            refused.append(f"{name}: {str(error)[-12:]}")
+            continue
+        with torch.no_grad():
+            x_ND = model.features(torch.zeros(2, 3, 224, 224, device=device))
+        assert x_ND.shape == (2, model.head.in_features), name
+    assert refused == [f"{n}: take another" for n in ("googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1")]

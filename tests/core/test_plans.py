@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tasks.core import plans, training
 from tasks.core.batches import ImageList
-from tasks.core.features import Features, extract, extract_views
+from tasks.core.features import Features
 from tasks.core.images import ImageFiles
 from tasks.core.model import ImageModel, SmallResNet, split_head
 from tasks.core.plans import run_once, run_plan
@@ -50,8 +50,9 @@ def job(tmp_path: Path) -> Job:
 def features(job: Job) -> Features:
     """The plain view and one more, and an image that is in no plan."""
     backbone, n = small_model().backbone, len(job.images)
-    plain = extract(backbone, job.images, batch_size=4, name="x")
-    view = extract_views(backbone, job.images, turned, n_views=1, batch_size=4, name="x")
+    backbone.eval()
+    with torch.inference_mode():
+        plain, view = (backbone(job.images.batch(range(n), show)).numpy() for show in (None, turned))
     ids = np.array([*job.images.image_ids, *job.images.image_ids, "stranger"])
     views = np.array([0] * n + [1] * n + [0])
     return Features(ids, views, np.concatenate([plain, view, np.full((1, plain.shape[1]), 1e3, np.float32)]))

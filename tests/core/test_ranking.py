@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.core.ranking import Score, choose, mean_ranks, p_best, stratified_resamples
+from tasks.core.ranking import Score, choose, mean_ranks, p_best, resample_counts, stratified_resamples
 
 
 def score(values: list[float], draws: list[list[float]], *, higher: bool = True, weight: float = 1.0) -> Score:
@@ -66,3 +66,36 @@ def test_resamples_keep_each_stratum_size_and_members() -> None:
     assert (strata[draws] == strata).all()
     assert set(draws[:, 0]) == {0, 2, 3}
     assert not (np.sort(draws, axis=1) == np.arange(5)).all()  # with replacement
+
+
+def test_counts_without_groups_are_those_of_the_stratified_rows() -> None:
+    strata = np.array([1, 0, 1, 1, 0])
+    rows = stratified_resamples(strata, 50, np.random.default_rng(3))
+    for groups in (None, np.array([9, 2, 5, 3, 1])):
+        counts = resample_counts(strata, groups, 50, np.random.default_rng(3))
+        assert counts.tolist() == [np.bincount(draw, minlength=5).tolist() for draw in rows]
+
+
+def test_groups_are_drawn_whole_and_leave_two_strata() -> None:
+    groups, strata = np.array(["a", "b", "a", "c", "b", "b"]), np.array([0, 0, 0, 1, 0, 0])
+    counts = resample_counts(strata, groups, 500, np.random.default_rng(0))
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3]].sum(1) == 3).all()  # three groups in each draw
+    assert (counts[:, 3] > 0).all()  # the only group of stratum 1 ...
+    assert (counts[:, [0, 1]].sum(1) > 0).all()  # ... never stands alone
+    assert len({tuple(draw) for draw in counts.tolist()}) == 5  # abc aac acc bbc bcc
+
+
+def test_a_bootstrap_over_groups_scatters_as_the_group_means_do() -> None:
+    # 25 groups of 8 equal images: the mean has the variance of 25 values, not of 200
+    rng = np.random.default_rng(1)
+    groups, value_N = np.repeat(np.arange(25), 8), np.repeat(rng.normal(size=25), 8)
+    counts = resample_counts(np.zeros(200), groups, 4000, rng)
+    expected = value_N[::8].std() / 5
+    assert (counts @ value_N / counts.sum(1)).std() == pytest.approx(expected, rel=0.05)
+
+
+def test_a_single_group_can_not_be_drawn_from() -> None:
+    with pytest.raises(ValueError, match="at least two of them"):
+        resample_counts(np.array([0, 1]), np.array([5, 5]), 3, np.random.default_rng(0))

@@ -23,7 +23,8 @@ from tasks.core.sample import (
     write_images,
     write_sample_table,
 )
-from tasks.core.sample_zoo import SOURCES, Pretraining, check_names, write_zoo
+from tasks.core.sample_zoo import RANDOM, SOURCES, Pretraining, check_names, write_zoo
+from tasks.core.zoo_file import read_zoo
 
 TINY = Pretraining(n_images=40, n_val_images=30, n_epochs=1, batch_size=20, lr=0.003, device="cpu")
 
@@ -132,13 +133,16 @@ def test_zoo_describes_its_files(tmp_path: Path) -> None:
         *("name", "arch", "file", "sha256", "dtype", "num_classes", "feature_dim", "mean", "std", "input_size"),
         *("interpolation", "labels", "source_domain", "license", "origin", "source_val_accuracy", "n_source_images"),
     }
-    assert [model["name"] for model in models] == list(SOURCES)
+    assert [model["name"] for model in models] == [*SOURCES, RANDOM]
+    assert models.pop() == {"name": RANDOM, "like": next(iter(SOURCES)), "seed": 0}
     for model in models:
         assert set(model) == expected
         assert model["sha256"] == file_sha256(tmp_path / "a" / model["file"])
         assert model["num_classes"] == len(SOURCES[model["name"]].kind.labels)
         assert (model["feature_dim"], model["n_source_images"]) == (128, 40)
         assert 0 <= model["source_val_accuracy"] <= 1
+    found = read_zoo(tmp_path / "a", None)
+    assert [(candidate.name, candidate.is_scratch) for candidate in found][-2:] == [("textures", False), (RANDOM, True)]
 
 
 def test_pretraining_repeats_and_follows_the_seed(tmp_path: Path) -> None:

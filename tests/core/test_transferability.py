@@ -8,20 +8,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
+from tasks.core.ranking import resample_counts
 from tasks.core.transferability import (
     balanced,
+    balanced_drawn,
+    drawn_moments,
     h_score,
     h_score_of,
     knn_correct,
     knn_score,
+    leep,
     linear_probe_correct,
     linear_probe_score,
     logme,
     logme_of,
+    moments,
     rotated,
     shrinkage,
     spectrum,
-    spectrum_of_gram,
 )
 
 
@@ -99,11 +103,40 @@ def test_h_score_lies_between_0_and_1() -> None:
     assert 0 <= h_score(np.random.default_rng(1).normal(size=(40, 4)), y_N) < 0.3
 
 
-def test_scores_from_inner_products_equal_those_from_features() -> None:
-    x_ND, y_N = labelled_cloud(24, 50, 0.7)
-    parts = spectrum_of_gram(x_ND @ x_ND.T, 50)
-    assert logme_of(parts, y_N) == pytest.approx(logme(x_ND, y_N), rel=1e-6)
-    assert h_score_of(parts, y_N, 0.3) == pytest.approx(h_score_of(spectrum(x_ND), y_N, 0.3), rel=1e-6)
+def refits(x_ND: np.ndarray, y_N: np.ndarray, counts_BN: np.ndarray, alpha: float) -> np.ndarray:
+    """(2, B) LogME and H-score of the features of each draw, written out as rows."""
+    rows = [np.repeat(np.arange(len(y_N)), counts) for counts in counts_BN]
+    exact = [moments(spectrum(x_ND[drawn]), y_N[drawn]) for drawn in rows]
+    return np.array([[logme_of(one) for one in exact], [h_score_of(one, alpha) for one in exact]])
+
+
+@pytest.mark.parametrize(("n_images", "n_features"), [(40, 6), (24, 50), (600, 64)])
+def test_draws_equal_refits_where_128_components_are_all(n_images: int, n_features: int) -> None:
+    x_ND, y_N = labelled_cloud(n_images, n_features, 0.7)
+    counts_BN = resample_counts(y_N, None, 5, np.random.default_rng(0))
+    drawn = drawn_moments(spectrum(x_ND), y_N, counts_BN)
+    expected = refits(x_ND, y_N, counts_BN, 0.3)
+    assert [logme_of(one) for one in drawn] == pytest.approx(expected[0], rel=1e-6)
+    assert [h_score_of(one, 0.3) for one in drawn] == pytest.approx(expected[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_draws_in_128_of_149_components_scatter_as_refits_do(shift: float) -> None:
+    x_ND, y_N = labelled_cloud(150, 300, shift, 7)
+    x_ND, alpha = x_ND * np.arange(1, 301) ** -0.5, 0.1
+    counts_BN = resample_counts(y_N, None, 40, np.random.default_rng(0))
+    drawn = drawn_moments(spectrum(x_ND), y_N, counts_BN)
+    expected = refits(x_ND, y_N, counts_BN, alpha).std(1)
+    assert 0.9 < np.std([logme_of(one) for one in drawn]) / expected[0] < 1.1
+    assert 0.8 < np.std([h_score_of(one, alpha) for one in drawn]) / expected[1] < 1.6
+
+
+def test_a_draw_without_a_class_scores_the_others() -> None:
+    x_ND, y_N = labelled_cloud(30, 4, 1.0)
+    counts = (y_N != 1).astype(float)[None]
+    left = y_N != 1
+    assert logme_of(drawn_moments(spectrum(x_ND), y_N, counts)[0]) == pytest.approx(logme(x_ND[left], y_N[left]))
+    assert balanced_drawn(y_N == 0, y_N, counts)[0] == 0.5  # class 0 right, class 2 wrong
 
 
 def test_rotation_keeps_distances_in_fewer_columns() -> None:
@@ -155,3 +188,84 @@ def test_balanced_accuracy_by_hand() -> None:
 def test_dead_features_get_a_score_worse_than_live_ones(score) -> None:
     x_ND, y_N = labelled_cloud(30, 8, 1.0)
     assert score(np.zeros((30, 8)), y_N) < score(x_ND, y_N)
+
+
+def patients(n_groups: int, label_of_group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Six nearly equal images of each of several patients who have nothing in common: features, labels, groups."""
+    rng, groups = np.random.default_rng(n_groups), np.repeat(np.arange(n_groups), 6)
+    x_ND = rng.normal(size=(n_groups, 200))[groups] + 0.01 * rng.normal(size=(6 * n_groups, 200))
+    return x_ND, label_of_group[groups], groups
+
+
+def test_recognised_patients_are_no_skill_once_groups_are_known() -> None:
+    x_ND, y_N, groups = patients(60, np.arange(60) % 2)
+    assert knn_score(x_ND, y_N, 5) == 1.0
+    assert linear_probe_score(x_ND, y_N, 1.0) == 1.0
+    assert 0.3 < knn_score(x_ND, y_N, 5, groups) < 0.7
+    assert 0.3 < linear_probe_score(x_ND, y_N, 1.0, groups) < 0.7
+
+
+def test_labels_that_are_the_groups_can_not_be_known_from_other_groups() -> None:
+    x_ND, y_N, groups = patients(5, np.arange(5))
+    assert knn_score(x_ND, y_N, 5) == linear_probe_score(x_ND, y_N, 1.0) == 1.0
+    assert knn_score(x_ND, y_N, 5, groups) == linear_probe_score(x_ND, y_N, 1.0, groups) == 0.0
+
+
+def test_an_image_without_neighbours_counts_as_wrong() -> None:
+    assert knn_score(np.eye(4), np.array([0, 0, 1, 1]), 3, np.zeros(4)) == 0
+
+
+def test_neighbours_in_blocks_equal_those_at_once() -> None:
+    x_ND, y_N = labelled_cloud(700, 5, 0.4)
+    unit = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    cosine = unit @ unit.T - 9 * np.eye(700)
+    assert knn_correct(x_ND, y_N, 1).tolist() == (y_N[cosine.argmax(1)] == y_N).tolist()
+
+
+def test_neighbours_of_tiny_and_huge_features() -> None:
+    x_ND, y_N = labelled_cloud(30, 4, 0.6)
+    for scale in (1e-200, 1e200):
+        assert knn_correct(x_ND * scale, y_N, 3).tolist() == knn_correct(x_ND, y_N, 3).tolist()
+
+
+SCORES = {
+    "logme": logme,
+    "h_score": h_score,
+    "knn": lambda x, y: knn_score(x, y, 3),
+    "linear_probe": lambda x, y: linear_probe_score(x, y, 1.0),
+    "leep": leep,
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize(
+    ("x_ND", "y_N", "message"),
+    [
+        (np.full((4, 2), np.nan), [0, 1, 0, 1], "8 values that are not finite numbers"),
+        (np.array([[np.inf, 0], [0, 1]]), [0, 1], "1 values that are not finite numbers"),
+        (np.ones(4), [0, 1, 0, 1], r"have the shape \(4,\), not \(images, features\)"),
+        (np.ones((4, 0)), [0, 1, 0, 1], r"have the shape \(4, 0\)"),
+        (np.ones((1, 2)), [0], "hold 1 images, at least 2 are needed"),
+        (np.full((4, 2), "a"), [0, 1, 0, 1], "not numbers"),
+        (np.ones((4, 2)), [0, 1, 0], "there are 4 images: give one label per image"),
+        (np.ones((4, 2)), [0.0, 1.0, np.nan, 1.0], "labels are of type float64: give integers"),
+        (np.ones((4, 2)), [3, 3, 3, 3], "all 4 labels are 3: a score needs at least two classes"),
+    ],
+)
+def test_scores_say_what_is_wrong_with_their_input(name: str, x_ND: np.ndarray, y_N: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SCORES[name](x_ND, np.array(y_N))
+
+
+def test_scores_leave_their_input_alone() -> None:
+    x_ND, y_N = labelled_cloud(20, 30, 1.0)
+    theta = np.exp(x_ND) / np.exp(x_ND).sum(1, keepdims=True)
+    for name, score in SCORES.items():
+        given = (theta if name == "leep" else x_ND).copy()
+        given.flags.writeable = False  # as a memory-mapped file
+        score(given, y_N)
+
+
+def test_no_neighbours_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_neighbors is 0, at least 1 is needed"):
+        knn_score(np.eye(4), np.array([0, 0, 1, 1]), 0)

@@ -177,7 +177,7 @@ def test_every_limit_is_told_in_words() -> None:
 
 def test_commands_in_an_advice_are_set_as_code() -> None:
     page = validation_page(validation_of({"known_label": {"images": [image(1)]}}), lambda path: png())
-    assert "Correct the label with <code>acclimate label IMAGE LABEL</code>, or add" in page
+    assert "(in a pipeline: <code>acclimate label IMAGE LABEL</code>), or add" in page
 
 
 def test_large_and_small_limits_are_written_out() -> None:
@@ -202,7 +202,10 @@ def test_what_blocks_comes_first_with_its_file_and_the_next_step() -> None:
     assert "Blocked: nothing is trained on this data" in verdict
     assert "Images with the same pixels carry the same label: not so for 2 images." in verdict
     assert "The first: pen/7.png: label 'a' here, 'b' there." in verdict
-    assert "Next: Decide which label is right, give it with acclimate label IMAGE LABEL, and remove" in verdict
+    assert (
+        "Next: Decide which label is right, write it into the table (in a pipeline: acclimate label IMAGE LABEL), and remove"
+        in verdict
+    )
 
 
 def test_a_sentence_about_the_structure_blocks_too() -> None:

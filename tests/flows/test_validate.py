@@ -457,7 +457,8 @@ def test_no_path_of_a_table_leads_outside(clean: dict[str, Any]) -> None:
     rows = [(path, "cat") for path in [*outside, *inside, "", "cat\\1.png", "./cat//2.png", "a\nb.png"]]
     found = validate(put_table("clean/paths.csv", "path label", rows), out="paths_out", exit_code=1)
     for path in outside:
-        assert why(found)[path] == "leads outside the root; it was not opened"
+        assert why(found)[path].startswith("leads outside the root")
+        assert why(found)[path].endswith("it was not opened")
     assert why(found)[""] == "is empty"
     assert why(found)["a\\nb.png"] == "has a control character in its name; rename it"
     assert sum(told == "the file is missing" for told in why(found).values()) == len(inside)

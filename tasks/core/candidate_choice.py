@@ -1,0 +1,300 @@
+"""Which candidate to start from: all that its features say, how sure that is, what can't be told apart, what is only known.
+
+Axes: M candidates, N labelled target images, S and T source and target samples, B bootstrap draws, D features.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tasks.core.domain_map import domain_map
+from tasks.core.group_gaps import group_gap
+from tasks.core.intervals import paired_gain
+from tasks.core.ranking import Score, choose, mean_ranks, p_best, resample_counts
+from tasks.core.runtime import address_rng
+from tasks.core.selection import (
+    SIMILARITY,
+    CandidateFeatures,
+    ScoreSettings,
+    similarity_scores,
+    source_probe_score,
+    transferability_scores,
+)
+from tasks.core.zoo_file import Candidate
+
+MAX_MAP_IMAGES = 200  # of each domain: more only blacken the map
+NO_LABELS = "no target labels, so the ranking rests {on}: it can't say which is best on the target"
+NO_SOURCE = "the distances between the domains are left out: there is no source to measure them from"
+PRIOR = "on a static prior (published accuracy where all have one, else size)"
+RULE = (
+    "Candidates are ranked by the weighted mean of their ranks over all scores; P(best) is the share of bootstrap draws in "
+    "which a candidate comes first; all with P(best) of at least {tie} are tied with the leader, and of tied candidates "
+    "the cheapest is taken (multiply-adds, then parameters), then the better mean rank."
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The same images seen by every candidate. Labels and groups are text; None where the data names no groups.
+
+    An empty label is none. S = 0: there is no source, and what needs one is left out.
+    """
+
+    features: list[CandidateFeatures]
+    labels_N: np.ndarray
+    source_labels_S: np.ndarray
+    groups_N: np.ndarray | None
+    groups_S: np.ndarray | None
+    groups_T: np.ndarray | None
+    audit: dict[str, np.ndarray]
+    origins_S: np.ndarray
+    target_name: str
+
+
+@dataclass(frozen=True)
+class ChoiceSettings:
+    """`weights` of the scores with target labels, `weights_without` without them; a score without weight is not computed."""
+
+    how: ScoreSettings
+    weights: dict[str, float]
+    weights_without: dict[str, float]
+    min_labels: int
+    gap_min_images: int
+    tie_p_best: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Per candidate, in the order of the candidates: what one forward pass takes, and what must be stored."""
+
+    n_parameters: np.ndarray
+    n_multiply_adds: np.ndarray
+
+
+def choice_of(
+    candidates: list[Candidate], evidence: Evidence, costs: Costs, settings: ChoiceSettings
+) -> dict[str, Any]:
+    """The selection as people and later stages read it. A candidate from scratch is scored, but never chosen.
+
+    ValueError where no candidate is pretrained.
+    """
+    by_name = sorted(range(len(candidates)), key=lambda m: candidates[m].name)
+    real = np.array([m for m in by_name if not candidates[m].is_scratch], dtype=int)
+    if not len(real):
+        raise ValueError("every candidate of the zoo starts from scratch, so there is nothing to choose from; add one")
+    evidence, left_out = _with_groups(evidence)
+    scores, nulls, correct_MN, why = _scores(candidates, evidence, costs, settings)
+    left_out += why
+    ranked = [_of(score, real) for score in scores]
+    ranks, best = mean_ranks(ranked), p_best(ranked)
+    cost_M = _cost_order(costs, real)
+    chosen, tied = choose(best, ranks, cost_M, settings.tie_p_best)
+    entries = []
+    for place, m in enumerate(real):
+        own = {"p_best": best[place], "mean_rank": ranks[place], "tied": place in tied, "chosen": place == chosen}
+        entries.append((place, _entry(candidates[m], m, scores, nulls, costs, settings.confidence) | own))
+    gaps = _gaps(evidence, None if correct_MN is None else correct_MN[real], settings)
+    random = next((m for m in by_name if candidates[m].is_scratch), None)
+    for place, entry in entries:
+        entry["gaps"] = [
+            {key: value[place] if isinstance(value, list) else value for key, value in gap.items()} for gap in gaps
+        ]
+        entry["against_random"] = _against_random(correct_MN, real[place], random, settings.confidence)
+    order = np.lexsort((ranks, -best))
+    names = [candidates[m].name for m in real]
+    return {
+        "chosen": names[chosen],
+        "tied": [names[place] for place in tied],
+        "reason": (_basis(scores) if correct_MN is None else "") + _reason(names, best, chosen, tied),
+        "rule": RULE.format(tie=settings.tie_p_best),
+        "left_out": left_out,
+        "n_labels": len(evidence.labels_N),
+        "confidence": settings.confidence,
+        "candidates": [dict(entries)[place] for place in order],
+        "random": None
+        if random is None
+        else _entry(candidates[random], random, scores, nulls, costs, settings.confidence),
+        "map": _map(evidence, int(real[chosen])),
+    }
+
+
+def _with_groups(evidence: Evidence) -> tuple[Evidence, list[str]]:
+    """Groups that are only one, or each image its own, are no groups; the former is told."""
+    told: list[str] = []
+    kept: dict[str, Any] = {}
+    for name, n_images in (("groups_N", evidence.labels_N), ("groups_S", evidence.origins_S), ("groups_T", None)):
+        groups = getattr(evidence, name)
+        n_groups = len(np.unique(groups)) if groups is not None and len(groups) else 0
+        if groups is not None and n_groups == 1:
+            told.append(
+                f"all {len(groups)} images of one kind are of one group, so their intervals take images as independent"
+            )
+        kept[name] = groups if n_groups > 1 and (n_images is None or n_groups < len(n_images)) else None
+    return replace(evidence, **kept), told
+
+
+def _scores(
+    candidates: list[Candidate], evidence: Evidence, costs: Costs, settings: ChoiceSettings
+) -> tuple[list[Score], dict[str, list[dict[str, float]]], np.ndarray | None, list[str]]:
+    """Scores, nulls of the distances, which labelled images each probe guesses right (None without labels), what is absent."""
+    labels, counts = np.unique(evidence.labels_N, return_counts=True)
+    has_labels = len(evidence.labels_N) >= settings.min_labels and len(labels) > 1 and counts.min() > 1
+    weights = settings.weights if has_labels else settings.weights_without
+    distances: list[Score] = []
+    nulls: dict[str, list[dict[str, float]]] = {}
+    if is_source_there := bool(len(evidence.origins_S)):
+        of = evidence.features, settings.how, weights, evidence.groups_S, evidence.groups_T
+        distances, nulls = similarity_scores(*of)
+    absent = [] if is_source_there else [NO_SOURCE]
+    if has_labels:
+        y_N = np.unique(evidence.labels_N, return_inverse=True)[1]
+        features = [_with_theta(*pair) for pair in zip(candidates, evidence.features, strict=True)]
+        found = transferability_scores(features, y_N, settings.how, weights, evidence.groups_N)
+        return _counting(found.scores + distances), nulls, found.probe_correct_MN, found.left_out + absent
+    left_out = (
+        f"scores on target labels are left out: {len(evidence.labels_N)} labelled target images of {len(labels)} classes"
+        f"{f', of which the rarest has {counts.min()}' if len(counts) else ''}; {settings.min_labels} of at least two "
+        "classes are needed, and two of each class"
+    )
+    probe, why = source_probe_score(
+        evidence.features, evidence.source_labels_S, settings.how, weights, evidence.groups_S
+    )
+    prior = _static_prior(candidates, costs, settings.how.n_bootstrap, weights)
+    return _counting([*probe, *prior, *distances]), nulls, None, [left_out, *absent, *why]
+
+
+def _counting(scores: list[Score]) -> list[Score]:
+    """The same. ValueError where none of them has a say."""
+    if not any(score.weight > 0 for score in scores):
+        computed = ", ".join(score.name for score in scores) or "none"
+        raise ValueError(
+            f"no score that counts could be computed (computed: {computed}); give weights above 0 to scores that this data "
+            "allows (select_model.weights, or weights_without_labels where the target has too few labels)"
+        )
+    return scores
+
+
+def _with_theta(candidate: Candidate, seen: CandidateFeatures) -> CandidateFeatures:
+    """From scratch there is no head: one class for every image, which says nothing, so that LEEP can rank the others."""
+    return replace(seen, theta_NZ=np.ones((len(seen.labelled_ND), 1))) if candidate.is_scratch else seen
+
+
+def _static_prior(candidates: list[Candidate], costs: Costs, n_draws: int, weights: dict[str, float]) -> list[Score]:
+    """Published accuracy where every pretrained candidate has one (random weights: NaN), else the number of parameters.
+
+    Both are known before any image is seen.
+    """
+    if "static_prior" not in weights:
+        return []
+    published = [np.nan if c.is_scratch else c.published_accuracy for c in candidates]
+    values = np.array(costs.n_parameters if None in published else published, dtype=float)
+    return [Score("static_prior", values, np.tile(values, (n_draws, 1)), True, weights["static_prior"])]
+
+
+def _gaps(evidence: Evidence, correct_MN: np.ndarray | None, settings: ChoiceSettings) -> list[dict[str, Any]]:
+    """Per audit column: each candidate's widest gap, and whether it is wider than the narrowest candidate's."""
+    if correct_MN is None:
+        return []
+    y_N = np.unique(evidence.labels_N, return_inverse=True)[1]
+    rng = address_rng(settings.how.seed, "gaps")
+    counts_BN = resample_counts(y_N, evidence.groups_N, settings.how.n_bootstrap, rng)
+    found = []
+    for column, group_N in evidence.audit.items():
+        gap = group_gap(column, correct_MN, group_N, counts_BN, settings.gap_min_images)
+        if gap is not None:
+            low, high = gap.interval(settings.confidence)
+            wider = gap.wider_than_narrowest(settings.confidence)
+            ends = {"gap": gap.value_M.tolist(), "low": low.tolist(), "high": high.tolist()}
+            found.append(
+                {"column": column, **ends, "worst": gap.worst_M, "n_worst": gap.n_worst_M, "wider": wider.tolist()}
+            )
+    return found
+
+
+def _against_random(
+    correct_MN: np.ndarray | None, m: int, random: int | None, confidence: float
+) -> dict[str, Any] | None:
+    """Is the frozen-feature probe better than one on random features? None where that was not measured."""
+    if correct_MN is None or random is None:
+        return None
+    gain = paired_gain(correct_MN[m], correct_MN[random], confidence)
+    return {"gain": gain.value, "low": gain.low, "high": gain.high, "n": gain.n, "is_better": bool(gain.low > 0)}
+
+
+def _entry(
+    candidate: Candidate,
+    m: int,
+    scores: list[Score],
+    nulls: dict[str, list[dict[str, float]]],
+    costs: Costs,
+    confidence: float,
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": candidate.name,
+        "architecture": candidate.architecture,
+        "source_domain": candidate.source_domain,
+        "pretraining": vars(candidate.pretraining) if candidate.pretraining else None,
+        "published_accuracy": candidate.published_accuracy,
+        "licence": candidate.licence,
+        "sha256": candidate.sha256,
+        "n_parameters": int(costs.n_parameters[m]),
+        "n_multiply_adds": int(costs.n_multiply_adds[m]),
+        "scores": {},
+    }
+    for score in scores:
+        if np.isnan(score.value_M[m]):
+            continue
+        low, high = score.interval(confidence)
+        null = nulls[score.name][m] if score.name in nulls else None
+        entry["scores"][score.name] = {
+            "value": score.value_M[m],
+            "low": low[m],
+            "high": high[m],
+            "higher_is_better": score.higher_is_better,
+            "weight": score.weight,
+            **({"null": null["mean"], "null_high": null["high"]} if null else {}),
+        }
+    return entry
+
+
+def _of(score: Score, members: np.ndarray) -> Score:
+    return Score(score.name, score.value_M[members], score.draws_BM[:, members], score.higher_is_better, score.weight)
+
+
+def _cost_order(costs: Costs, members: np.ndarray) -> np.ndarray:
+    """(M,) 0 for the cheapest: multiply-adds, then parameters; equal costs share a place."""
+    both_M2 = np.stack([costs.n_multiply_adds[members], costs.n_parameters[members]], axis=1)
+    return np.unique(both_M2, axis=0, return_inverse=True)[1].ravel()
+
+
+def _basis(scores: list[Score]) -> str:
+    """What a ranking without target labels rests on."""
+    counting = {score.name for score in scores if score.weight > 0}
+    parts = {
+        "on how alike the domains look": bool(counting & set(SIMILARITY)),
+        "on the labelled source": "source_probe" in counting,
+        PRIOR: "static_prior" in counting,
+    }
+    on = [words for words, is_there in parts.items() if is_there]
+    listed = " and ".join(filter(None, [", ".join(on[:-1]), on[-1]]))
+    return NO_LABELS.format(on=listed) + "; "
+
+
+def _reason(names: list[str], p_best_M: np.ndarray, chosen: int, tied: list[int]) -> str:
+    share = f"it comes first in {p_best_M[chosen]:.0%} of the bootstrap draws"
+    if len(tied) == 1:
+        return f"{names[chosen]} is ahead: {share}"
+    others = ", ".join(names[m] for m in tied if m != chosen)
+    return f"{names[chosen]} can't be told apart from {others}: {share}; the cheapest of them is taken"
+
+
+def _map(evidence: Evidence, m: int) -> dict[str, Any]:
+    """The domains as the chosen candidate sees them."""
+    seen = evidence.features[m]
+    domains = {
+        str(origin): seen.source_SD[evidence.origins_S == origin][:MAX_MAP_IMAGES]
+        for origin in np.unique(evidence.origins_S)
+    }
+    return domain_map({**domains, evidence.target_name: seen.target_TD[:MAX_MAP_IMAGES]})
