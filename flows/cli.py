@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.data_cli import add_commands
+from flows.data_cli import add_commands, plain_errors
 from flows.select_cli import select
 from flows.validate import validate
 from flows.zoo_cli import add_commands as add_zoo_commands
@@ -42,16 +40,6 @@ Folder = Annotated[Path, typer.Option("--workspace", help="The project's folder.
 EngineChoice = Annotated[
     Engine, typer.Option(help="dvc: with progress bars. prefect: as a flow, with log and artifacts.")
 ]
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """What a person can mend ends as one sentence on stderr and exit code 1."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 @app.callback()
