@@ -18,7 +18,6 @@ from flows.select_images import Drawn, Options, Place, drawn_images, option_prob
 from flows.validate import COULD_NOT_RUN, RULES, Column, say
 
 if TYPE_CHECKING:
-    from tasks.core.candidate_choice import Evidence
     from tasks.core.selection import CandidateFeatures
     from tasks.core.zoo_file import Candidate
     from tasks.params import SelectionBook
@@ -175,30 +174,13 @@ def selection_of(
 ) -> dict[str, Any]:
     """What selection.json holds."""
     from tasks.core.candidate_choice import choice_of
-    from tasks.select_model import costs_of, settings_of
+    from tasks.select_model import costs_of, evidence_of_tables, settings_of
 
     costs = costs_of(candidates, max(drawn.labelled["label"].nunique(), 2), book.zoo.image_px)
-    choice = choice_of(candidates, evidence_of(features, drawn), costs, settings_of(book.select_model, book.seed))
+    evidence = evidence_of_tables(features, drawn.labelled, drawn.source, drawn.target, "target")
+    choice = choice_of(candidates, evidence, costs, settings_of(book.select_model, book.seed))
     choice["left_out"] = drawn.told + choice["left_out"] + refused
     return {"format": 1, **drawn.counts, **choice}
-
-
-def evidence_of(features: list["CandidateFeatures"], drawn: Drawn) -> "Evidence":
-    from tasks.core.candidate_choice import Evidence
-
-    labelled, source = drawn.labelled, drawn.source
-    audit = {name.removeprefix("audit_"): name for name in labelled.columns if name.startswith("audit_")}
-    return Evidence(
-        features=features,
-        labels_N=labelled["label"].to_numpy(str),
-        source_labels_S=source["label"].to_numpy(str),
-        groups_N=labelled["group_id"].to_numpy(str),
-        groups_S=source["group_id"].to_numpy(str),
-        groups_T=drawn.target["group_id"].to_numpy(str),
-        audit={name: labelled[column].to_numpy(str) for name, column in audit.items()},
-        origins_S=source["origin"].to_numpy(str),
-        target_name="target",
-    )
 
 
 def write_results(selection: dict[str, Any], out: Path) -> None:

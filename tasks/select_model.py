@@ -69,7 +69,14 @@ def evidence_of(manifest: pd.DataFrame, features: list[Features], params: Params
         )
         for of in features
     ]
-    audit = {name: labelled[name].to_numpy(str) for name in manifest.columns if name.startswith("audit_")}
+    return evidence_of_tables(found, labelled, source, target, params.build_manifest.target_domain)
+
+
+def evidence_of_tables(
+    found: list[CandidateFeatures], labelled: pd.DataFrame, source: pd.DataFrame, target: pd.DataFrame, target_name: str
+) -> Evidence:
+    """Features beside what the manifest says of the same rows, in the same order."""
+    audit = [name for name in labelled.columns if name.startswith("audit_")]
     return Evidence(
         features=found,
         labels_N=labelled["label"].to_numpy(str),
@@ -77,9 +84,9 @@ def evidence_of(manifest: pd.DataFrame, features: list[Features], params: Params
         groups_N=labelled["group_id"].to_numpy(str),
         groups_S=source["group_id"].to_numpy(str),
         groups_T=target["group_id"].to_numpy(str),
-        audit={name.removeprefix("audit_"): values for name, values in audit.items()},
+        audit={name.removeprefix("audit_"): labelled[name].to_numpy(str) for name in audit},
         origins_S=source["origin"].to_numpy(str),
-        target_name=params.build_manifest.target_domain,
+        target_name=target_name,
     )
 
 

@@ -124,14 +124,14 @@ def _with_groups(evidence: Evidence) -> tuple[Evidence, list[str]]:
     """Groups that are only one, or each image its own, are no groups; the former is told."""
     told: list[str] = []
     kept: dict[str, Any] = {}
-    for name, n_images in (("groups_N", evidence.labels_N), ("groups_S", evidence.origins_S), ("groups_T", None)):
+    for name, images in (("groups_N", "labelled target"), ("groups_S", "source"), ("groups_T", "target")):
         groups = getattr(evidence, name)
-        n_groups = len(np.unique(groups)) if groups is not None and len(groups) else 0
-        if groups is not None and n_groups == 1:
+        n_groups = 0 if groups is None else len(np.unique(groups))
+        if n_groups == 1:
             told.append(
-                f"all {len(groups)} images of one kind are of one group, so their intervals take images as independent"
+                f"all {len(groups)} {images} images are of one group: their intervals take images as independent"
             )
-        kept[name] = groups if n_groups > 1 and (n_images is None or n_groups < len(n_images)) else None
+        kept[name] = groups if groups is not None and 1 < n_groups < len(groups) else None
     return replace(evidence, **kept), told
 
 

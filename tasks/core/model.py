@@ -114,10 +114,6 @@ def import_timm(wanted_for: str) -> Any:
         raise ValueError(f"{wanted_for!r} needs timm, which is not installed here; run `pip install timm`") from None
 
 
-def count_parameters(architecture: str, n_classes: int) -> int:
-    return parameter_count(network(architecture, n_classes))
-
-
 def split_head(net: nn.Module, n_classes: int) -> ImageModel:
     """The network's last linear layer becomes identity, and a fresh head for `n_classes` stands behind it.
 

@@ -380,7 +380,7 @@ def test_one_group_alone_is_told_and_taken_as_independent_images() -> None:
     alone = choose_from([pretrained("a"), pretrained("b")], evidence(seen(1), seen(1, 1)))
     one = np.array(["w"] * N)
     found = choose_from([pretrained("a"), pretrained("b")], evidence(seen(1), seen(1, 1), groups_N=one))
-    told = "all 60 images of one kind are of one group, so their intervals take images as independent"
+    told = "all 60 labelled target images are of one group: their intervals take images as independent"
     assert found.pop("left_out") == [told]
     alone.pop("left_out")
     assert found == alone

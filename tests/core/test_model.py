@@ -12,10 +12,10 @@ from tasks.core.model import (
     ImageModel,
     SmallResNet,
     blocks,
-    count_parameters,
     load_weights,
     multiply_adds,
     network,
+    parameter_count,
     pretrained_head,
     save_weights,
     split_head,
@@ -108,11 +108,11 @@ def test_the_fresh_head_is_drawn_from_torchs_seed() -> None:
      ("torchvision.regnet_y_400mf", 1000, 4344144)],
 )  # fmt: skip
 def test_parameter_counts_equal_the_published_ones(architecture: str, n_classes: int, expected: int) -> None:
-    assert count_parameters(architecture, n_classes) == expected
+    assert parameter_count(network(architecture, n_classes)) == expected
 
 
 def test_the_small_network_is_small() -> None:
-    assert 290_000 < count_parameters("acclimate.small_resnet", 10) < 320_000
+    assert 290_000 < parameter_count(network("acclimate.small_resnet", 10)) < 320_000
 
 
 @pytest.mark.parametrize("name", ["resnet18", "torchvision.resnet_18", "torchvision.raft_small", "timm.", ""])
