@@ -22,7 +22,9 @@ STAGES = [
     "augment_images",
     "extract_features",
     "select_model",
+    "synthesise_images",
     "finetune_model",
+    "guard_adaptation",
     "evaluate_model",
     "audit_bias",
 ]
@@ -31,7 +33,7 @@ STAGES = [
 def run_pipeline(folder: Path, params_file: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """metrics, selection, decision and seconds per stage; the folder holds everything else afterwards."""
     seconds = run_stages(folder, params_file, change, STAGES)
-    found = {"metrics": "metrics.json", "selection": "selection.json", "decision": "model/decision.json"}
+    found = {"metrics": "metrics.json", "selection": "selection.json", "decision": "adoption.json"}
     return {name: json.loads((folder / "data" / path).read_text()) for name, path in found.items()} | {
         "seconds": seconds
     }

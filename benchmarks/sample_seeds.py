@@ -17,7 +17,7 @@ import numpy as np
 from pipeline import ROOT, machine, run_pipeline
 from scipy.stats import t
 
-MODELS = ["source_only", "scratch", "finetuned", "shot", "adopted"]
+MODELS = ["source_only", "scratch", "finetuned", "mcc", "shot", "adopted"]
 
 
 def main(n_seeds: int, first_seed: int) -> None:

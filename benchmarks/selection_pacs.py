@@ -39,11 +39,13 @@ from tasks.core.batches import ImageList, plain_batches
 from tasks.core.candidate_choice import choice_of
 from tasks.core.features import read_features
 from tasks.core.manifest import classes_of, part, read_valid_manifest
+from tasks.core.phases import Job, NetPhase
+from tasks.core.regularisers import Supervised
 from tasks.core.runtime import address_rng, use_machine
-from tasks.core.training import FitSettings, Job, NetPhase, fit_phase, smoothed_cross_entropy
+from tasks.core.training import fit_phase
 from tasks.core.zoo import load_candidate
 from tasks.core.zoo_file import Candidate, read_zoo
-from tasks.finetune_model import core_phase
+from tasks.finetune_model import core_phase, fit_settings
 from tasks.params import Params, read_params
 
 TESTBED = Path(os.environ.get("ACCLIMATE_TESTBED", ROOT / "../shared/testbed")).resolve()
@@ -112,7 +114,7 @@ def changed(sources: list[str], target: str, zoo: Path, max_per_class: dict[str,
         own.update(source_domains=sources, target_domain=target, max_per_class=max_per_class)
         data = params["validate_data"]
         data.update(target_labels_per_class=None, n_guard_labels=0)
-        data["splits"].update(target_val_share=0.0, target_test_share=0.02)
+        data["splits"].update(target_val_share=0.0, target_test_share=0.02, target_holdout_share=0.0)
         params["extract_features"].update(n_views=0, max_images={"source": None, "target": None})
 
     return change
@@ -255,16 +257,16 @@ def epoch_seconds_per_image(params: Params, candidate: Candidate, manifest: pd.D
     target = drawn(manifest[manifest["domain"] == "target"], N_TIMED // 2)
     images = images_for(params, candidate, target, classes)
     own = params.finetune_model
-    settings = FitSettings(own.batch_size, 0.0, own.weight_decay, 1, params.seed, "cpu")
-    phase = core_phase(own.plans["full"][0])
+    settings = fit_settings(params, "cpu")
+    phase = core_phase(own.plans["full"].phases[0])
     assert isinstance(phase, NetPhase), "the plan is one phase that trains the network"
     model = load_candidate(candidate, len(classes), 0).model
-    loss_of = smoothed_cross_entropy(images, 0.0)
+    objective = Supervised(torch.tensor(images.labels), 0.0)
 
     def epoch() -> None:
         with tempfile.TemporaryDirectory() as folder:
             job = Job("timed", images, images_for(params, candidate, target[:0], classes), read_view(0), Path(folder))
-            fit_phase(model, replace(phase, n_epochs=1), job=job, settings=settings, loss_of=loss_of)
+            fit_phase(model, replace(phase, n_epochs=1), job=job, settings=settings, objective=objective)
 
     epoch()
     return seconds_of(epoch) / len(images)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pipeline import ROOT, STAGES, machine, run_stages
 from scipy.stats import kendalltau, t
 
@@ -32,9 +33,11 @@ from tasks.core.features import read_features
 from tasks.core.files import read_json, read_table
 from tasks.core.images import ImageFiles
 from tasks.core.manifest import classes_of, part, read_valid_manifest
+from tasks.core.phases import FitSettings, Job, NetPhase
 from tasks.core.plans import run_plan
+from tasks.core.regularisers import Supervised
 from tasks.core.runtime import use_machine
-from tasks.core.training import FitSettings, Job, NetPhase, accuracy
+from tasks.core.training import accuracy
 from tasks.core.zoo_file import read_zoo
 from tasks.finetune_model import Workshop, core_phase, fit_settings
 from tasks.params import read_params
@@ -79,9 +82,11 @@ def realised_accuracy(name: str) -> float:
     with tempfile.TemporaryDirectory() as checkpoints:
         nothing = shop.part("target", "none")
         job = Job(JOB, shop.part("target", "train"), nothing, shop.view, Path(checkpoints))
-        phases = [core_phase(phase) for phase in shop.params.finetune_model.plans[PLAN]]
+        phases = [core_phase(phase) for phase in shop.params.finetune_model.plans[PLAN].phases]
         budget = [replace(phase, n_epochs=N_EPOCHS) if isinstance(phase, NetPhase) else phase for phase in phases]
-        run_plan(model, budget, job=job, settings=shop.settings, features=shop.features)
+        smoothing = shop.params.finetune_model.label_smoothing.target
+        objective = Supervised(torch.tensor(job.images.labels), smoothing)
+        run_plan(model, budget, job=job, settings=shop.settings, features=shop.features, objective=objective)
     return accuracy(model, test_images(shop), shop.settings)
 
 

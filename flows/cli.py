@@ -83,6 +83,18 @@ def check_places(params: "Params") -> None:
     ]
     if absent:
         raise ValueError("; ".join(absent))
+    check_answers()
+
+
+def check_answers() -> None:
+    """Nothing. ValueError where the list of images to label holds answers that were not entered: a run writes it anew."""
+    from tasks.core.labels import unentered
+
+    if n := unentered(Path("data/to_label.csv"), Path("data/given/labels.csv")):
+        raise ValueError(
+            f"data/to_label.csv holds {n} answer{'s' * (n > 1)} that a run would lose; enter them first with "
+            "`acclimate label --from data/to_label.csv`, or empty their cells"
+        )
 
 
 def run_with_dvc() -> None:

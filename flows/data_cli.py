@@ -41,9 +41,9 @@ def label(
         list[str] | None,
         typer.Argument(metavar="[IMAGE LABEL]", help="An image, by its path or as in data/manifest.csv; its label."),
     ] = None,
-    table: Annotated[Path | None, typer.Option("--from", help="Many: a CSV file with columns path and label.")] = None,
+    table: Annotated[Path | None, typer.Option("--from", help="Many: a CSV file of path and label.")] = None,
     n_listed: Annotated[int | None, typer.Option("--list", min=1, help="Print that many images to label next.")] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take the label of IMAGE … back.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the last label of IMAGE … back.")] = False,
     by: Annotated[str | None, typer.Option(help="Who gives the label; the login name if not said.")] = None,
     new_class: Annotated[bool, typer.Option("--new-class", help="Allow a label that no image carries yet.")] = False,
 ) -> None:
@@ -56,8 +56,11 @@ def label(
             return
         name = login_name(by)
         check_text([*words, name])
-        wanted = wanted_of_table(table) if table else [(i, "") for i in words] if undo else [(words[0], words[1])]
-        typer.echo(enter_labels(wanted, by=name, new_class=new_class and not undo))
+        if table:
+            wanted, open_questions = wanted_of_table(table)
+        else:
+            wanted, open_questions = wanted_of_words(words, undo=undo), ""
+        typer.echo(enter_labels(wanted, by=name, new_class=new_class and not undo) + open_questions)
 
 
 def check_request(words: list[str], table: Path | None, n_listed: int | None, undo: bool) -> None:
@@ -92,11 +95,23 @@ def login_name(by: str | None) -> str:
         raise ValueError("the login name is unknown here; say who gives the labels with --by NAME") from None
 
 
-def wanted_of_table(table: Path) -> list[tuple[str, str]]:
+def wanted_of_table(table: Path) -> tuple["pd.DataFrame", str]:
+    """path, label and asked_of of the rows that say a label, and words on those that don't yet."""
     from tasks.core.labels import read_wanted_labels
 
     wanted = read_wanted_labels(table)
-    return list(zip(wanted["path"], wanted["label"], strict=True))
+    is_open = wanted["label"] == ""
+    n_open = int(is_open.sum())
+    told = f"; {n_open} of the {len(wanted)} rows of {table} {'has' if n_open == 1 else 'have'} no label yet"
+    return wanted[~is_open].reset_index(drop=True), told if n_open else ""
+
+
+def wanted_of_words(words: list[str], *, undo: bool) -> "pd.DataFrame":
+    """path, label and asked_of; None as asked_of: of whichever label was entered last."""
+    import pandas as pd
+
+    given = [(image, "", None) for image in words] if undo else [(words[0], words[1], "")]
+    return pd.DataFrame(given, columns=["path", "label", "asked_of"], dtype=object)
 
 
 def list_unlabelled(n_listed: int) -> None:
@@ -116,33 +131,41 @@ def list_unlabelled(n_listed: int) -> None:
         typer.echo(f"every readable target image of {MANIFEST} carries a label", err=True)
 
 
-def enter_labels(wanted: list[tuple[str, str]], *, by: str, new_class: bool) -> str:
+def enter_labels(wanted: "pd.DataFrame", *, by: str, new_class: bool) -> str:
     """One line on what was written. ValueError lists all that is wrong; nothing is written then."""
     from datetime import UTC, datetime
 
-    import pandas as pd
-
-    from tasks.core.labels import added_labels, read_labels, with_given_labels, write_labels
+    from tasks.core.labels import (
+        added_labels,
+        asked_of_latest,
+        last_labels,
+        read_labels,
+        with_given_labels,
+        write_labels,
+    )
     from tasks.core.manifest import classes_of, read_manifest
     from tasks.params import read_params
 
     manifest = read_manifest(MANIFEST)
-    paths = manifest_paths(
-        [image for image, _ in wanted], set(manifest["path"]), Path(read_params().build_manifest.root)
-    )
-    new = pd.DataFrame({"path": paths, "label": [given for _, given in wanted]}, dtype=str)
-    new = new.assign(by=by, on=datetime.now(UTC).date().isoformat())
+    paths = manifest_paths(wanted["path"], set(manifest["path"]), Path(read_params().build_manifest.root))
+    new = wanted.assign(path=paths, by=by, on=datetime.now(UTC).date().isoformat())
     with labels_lock():
         before = read_labels(LABELS)
         rows = with_given_labels(manifest, before)
-        let_in = set(before.drop_duplicates("path", keep="last")["label"]) - {""}
+        let_in = {label for (_, asked_of), label in last_labels(before).items() if label and not asked_of}
         known_classes = {*classes_of(rows), *let_in}
+        latest, asked_of = asked_of_latest(before), zip(paths, wanted["asked_of"], strict=True)
+        new["asked_of"] = [latest.get(path, "") if of is None else of for path, of in asked_of]
         after = added_labels(before, new, rows=rows, known_classes=known_classes, allow_new_classes=new_class)
         if len(after) > len(before):
             write_labels(LABELS, after)
     entries = after.iloc[len(before) :]
-    n_same = new["path"].nunique() - len(entries)
-    return told(entries, rows, n_same) + told_of_classes(set(entries["label"]) - {"", *known_classes})
+    is_asked = entries["asked_of"] != ""
+    now = last_labels(before) | {(path, ""): given for path, given in zip(rows["path"], rows["label"], strict=True)}
+    old = [now.get(key, "") for key in zip(entries["path"], entries["asked_of"], strict=True)]
+    n_same = len(new.drop_duplicates(["path", "asked_of"])) - len(entries)
+    ordinary = set(entries["label"][~is_asked]) - {""}
+    return told(entries.assign(old=old), n_same, test_paths(rows)) + told_of_classes(ordinary - known_classes)
 
 
 def manifest_paths(images: Iterable[str], known: set[str], root: Path) -> list[str]:
@@ -178,11 +201,11 @@ def labels_lock() -> Iterator[None]:
         yield  # the kernel drops the lock with the file, also when the process is killed
 
 
-def told(entries: "pd.DataFrame", rows: "pd.DataFrame", n_same: int) -> str:
-    """The sentence on the written entries; corrections are counted, those of test images apart."""
+def told(entries: "pd.DataFrame", n_same: int, test_images: set[str]) -> str:
+    """The sentence on the written entries (with the `old` label of each); corrections are counted, those of test images apart."""
     if entries.empty:
         return f"nothing to write: {LABELS} says so already ({n_same} {'label' if n_same == 1 else 'labels'})"
-    old, given = entries["path"].map(dict(zip(rows["path"], rows["label"], strict=True))), entries["label"]
+    old, given, is_asked = entries["old"], entries["label"], entries["asked_of"] != ""
     counts = {
         "new": int(((given != "") & (old == "")).sum()),
         "changed": int(((given != "") & (old != "") & (given != old)).sum()),
@@ -192,8 +215,13 @@ def told(entries: "pd.DataFrame", rows: "pd.DataFrame", n_same: int) -> str:
     }
     parts = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     noun = "label" if len(entries) == 1 else "labels"
-    sentence = f"{len(entries)} {noun} written to {LABELS} ({parts}); `acclimate run` uses them"
-    n_test = int((entries["path"].isin(test_paths(rows)) & (given != old)).sum())
+    use = (
+        "the guard of the next `acclimate run` reads them, nothing else does"
+        if is_asked.all()
+        else "`acclimate run` uses them"
+    )
+    sentence = f"{len(entries)} {noun} written to {LABELS} ({parts}); {use}"
+    n_test = int((entries["path"].isin(test_images) & (given != old) & ~is_asked).sum())
     if n_test:
         sentence += f"; {n_test} of them concern test images, so test figures from before and after don't compare"
     return sentence

@@ -12,7 +12,7 @@ BUNDLE = Path("data/bundle")
 FILES = {
     "metrics": Path("data/metrics.json"),
     "audit": Path("data/audit/verdict.json"),
-    "decision": Path("data/model/decision.json"),
+    "decision": Path("data/adoption.json"),
     "gate": Path("data/gate.json"),
 }
 

@@ -196,20 +196,23 @@ def write_results(selection: dict[str, Any], out: Path) -> None:
 
 def tell(selection: dict[str, Any], costs: dict[str, Cost], out: Path) -> None:
     """Prints what is not known, the table, the reason and where the page is."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     for sentence in selection["left_out"]:
         say(f"note: {sentence}")
-    table = Table(title="Candidates")
-    for column in ("candidate", "P(best)", "mean rank", "parameters", "multiply-adds", "seconds", "peak GiB", ""):
+    table = Table(title="Candidates", box=SIMPLE)
+    first = "P(best)" if selection["by_labels"] else "first in\ndraws"
+    sizes_and_costs = "million\nparams", "million\nadds", "seconds", "peak\nGiB"  # short: the name needs the room
+    for column in ("candidate", first, "mean\nrank", *sizes_and_costs, ""):
         table.add_column(column, justify="left" if column in ("candidate", "") else "right", overflow="fold")
     for entry in [*selection["candidates"], *filter(None, [selection["random"]])]:
         cost, is_ranked = costs[entry["name"]], "p_best" in entry
         numbers = [f"{entry['p_best']:.0%}", f"{entry['mean_rank']:.2f}"] if is_ranked else ["", ""]
-        state = "random weights" if not is_ranked else "chosen" if entry["chosen"] else "tied" if entry["tied"] else ""
-        sizes = [f"{entry[key]:,}" for key in ("n_parameters", "n_multiply_adds")]
+        state = "random\nweights" if not is_ranked else "chosen" if entry["chosen"] else "tied" if entry["tied"] else ""
+        sizes = [f"{entry[key] / 1e6:,.2f}" for key in ("n_parameters", "n_multiply_adds")]
         spent = [f"{cost.seconds:.1f}", f"{cost.memory_gib:.2f}"]
         table.add_row(*map(Text, [entry["name"], *numbers, *sizes, *spent, state]))
     Console().print(table)

@@ -1,7 +1,8 @@
 """audit_bias: for whom is the adopted model worse, since when, and the page that says so.
 
 reads   data/predictions.csv and what the page shows: data/manifest.csv, data/manifest_valid.csv, data/validation.json,
-        data/selection.json, data/model/decision.json, data/history.csv, data/metrics.json, data/augmentation
+        data/selection.json, data/adoption.json, data/to_label.csv, data/to_label.png, data/history.csv, data/metrics.json,
+        data/augmentation
 writes  data/audit (verdict.json, by_group.csv, report.html)
 
 A failed audit is a result, not an error.
@@ -34,7 +35,7 @@ LINEAGE_FILES = {
     "accepted manifest": "manifest_valid.csv",
     "augmentation policy": "augmentation/policy.json",
     "selection": "selection.json",
-    "decision": "model/decision.json",
+    "decision": "adoption.json",
     "predictions": "predictions.csv",
 }
 
@@ -93,7 +94,9 @@ def report_facts(result: dict[str, Any], groups: pd.DataFrame, adopted: pd.DataF
         groups=groups,
         adopted=adopted,
         metrics=read_json(data / "metrics.json", made_by="evaluate_model"),
-        decision=read_json(data / "model/decision.json", made_by="finetune_model"),
+        decision=read_json(data / "adoption.json", made_by="guard_adaptation"),
+        to_label=read_table(data / "to_label.csv", made_by="guard_adaptation"),
+        to_label_sheet=(data / "to_label.png").read_bytes(),
         selection=read_json(data / "selection.json", made_by="select_model"),
         validation=read_json(data / "validation.json", made_by="validate_data"),
         history=read_table(data / "history.csv", made_by="finetune_model"),

@@ -1,6 +1,6 @@
 """evaluate_model: the adopted model and the baselines on the same test images.
 
-reads   data/manifest_valid.csv, data/gate.json, data/test_labels.csv, data/model, the images
+reads   data/manifest_valid.csv, data/gate.json, data/test_labels.csv, data/model, data/adoption.json, the images
 writes  data/predictions.csv, data/metrics.json, data/confusion.csv
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.batches import ImageList
+from tasks.core.calibration import calibrated
 from tasks.core.files import read_json, read_table, write_json, write_table
 from tasks.core.images import ImageFiles
 from tasks.core.manifest import part, read_valid_manifest
@@ -22,6 +23,7 @@ from tasks.core.training import probabilities
 from tasks.params import Params, read_params
 
 MODEL = Path("data/model")
+TINY = 1e-300
 
 
 def main() -> None:
@@ -31,11 +33,12 @@ def main() -> None:
     labels = read_table(Path("data/test_labels.csv"), made_by="validate_data").rename(columns={"label": "y_true"})
     rows = part(manifest, "target", "test").merge(labels, on="image_id", validate="one_to_one")
     description = read_json(MODEL / "model.json", made_by="finetune_model")
+    adopted = read_json(Path("data/adoption.json"), made_by="guard_adaptation")["adopted"]
     tables = [
         prediction_rows(name, rows, predict(name, rows, description, params, device), description["classes"])
         for name in description["models"]
     ]
-    tables.insert(0, tables[description["models"].index(description["adopted"])].assign(model=ADOPTED))
+    tables.insert(0, tables[description["models"].index(adopted)].assign(model=ADOPTED))
     predictions = pd.concat(tables, ignore_index=True)
     write_table(Path("data/predictions.csv"), predictions)
     write_json(Path("data/metrics.json"), all_metrics(predictions, params))
@@ -44,7 +47,7 @@ def main() -> None:
 
 
 def predict(name: str, rows: pd.DataFrame, description: dict[str, Any], params: Params, device: str) -> np.ndarray:
-    """(N, C) probabilities of the plain test images."""
+    """(N, C) probabilities of the plain test images, at the temperature that validation gave."""
     n_classes = len(description["classes"])
     model = split_head(network(description["architecture"], n_classes), n_classes)
     load_weights(model, MODEL / f"{name}.safetensors")
@@ -52,7 +55,8 @@ def predict(name: str, rows: pd.DataFrame, description: dict[str, Any], params: 
     files = ImageFiles(Path(params.build_manifest.root), *sight)
     scaling = (tuple(description["mean"]), tuple(description["std"]))
     images = ImageList(files, tuple(rows["image_id"]), tuple(rows["path"]), (-1,) * len(rows), *scaling)
-    return probabilities(model.to(device), images, params.evaluate_model.batch_size, device)
+    probs_NC = probabilities(model.to(device), images, params.evaluate_model.batch_size, device)
+    return calibrated(np.log(probs_NC.clip(min=TINY)), description["temperature"][name])
 
 
 def all_metrics(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:

@@ -1,252 +1,271 @@
-"""finetune_model: source-only, few-label plans, scratch and SHOT are trained; labels nothing else read decide on adoption.
+"""finetune_model: source-only, few-label plans, scratch and adaptation methods are trained; validation chooses among them.
 
-reads   data/manifest_valid.csv, data/gate.json, data/guard_labels.csv, data/selection.json, data/features,
-        data/augmentation/policy.json, the images, the zoo
-writes  data/model (weights, model.json, decision.json), data/history.csv
+reads   data/manifest_valid.csv, data/gate.json, data/selection.json, data/features, data/synthetic,
+        data/augmentation/policy.json, data/given/champion, the images, the zoo
+writes  data/model (weights, model.json, decision.json, held_out.csv, lr_range.csv), data/history.csv
 
-A killed run continues: finished networks and the last epoch's checkpoint lie under $ACCLIMATE_HOME/state/finetune_model.
+No guard label is seen here: `guard_adaptation` decides what is adopted. A killed run continues: finished networks and the
+last epoch's checkpoint lie under $ACCLIMATE_HOME/state/finetune_model.
 """
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+import torch
 
 from tasks.augment_images import read_view
-from tasks.core.batches import ImageList, View
-from tasks.core.choice import choose_method, choose_plan
-from tasks.core.features import Features, read_features
-from tasks.core.files import file_sha256, read_json, read_table, text_sha256, whole_folder, write_json, write_table
-from tasks.core.guard import ADOPT, decide
+from tasks.core import parallel
+from tasks.core.adaptation.frozen import FrozenSettings
+from tasks.core.adaptation.refusals import Limits, why_idle, why_not
+from tasks.core.batches import ImageList
+from tasks.core.features import read_features
+from tasks.core.files import file_sha256, read_json, text_sha256, whole_folder, write_json, write_table
 from tasks.core.images import ImageFiles
-from tasks.core.intervals import paired_gain
-from tasks.core.manifest import classes_of, part, read_valid_manifest
-from tasks.core.model import ImageModel, save_weights
-from tasks.core.plans import History, Phase, Trained, run_once, run_plan
-from tasks.core.runtime import ResumeState, address_seed, run_stage, use_machine
-from tasks.core.shot import PseudoLabels, shot_loss
-from tasks.core.training import FitSettings, HeadPhase, Job, NetPhase, fit_phase, probabilities
-from tasks.core.zoo import load_candidate, untrained
-from tasks.core.zoo_file import Candidate, read_zoo
+from tasks.core.lr_range import Sweep, lr_range
+from tasks.core.manifest import classes_of, read_valid_manifest
+from tasks.core.method_choice import SOURCE_ONLY, choose_plan
+from tasks.core.method_runs import MethodSettings, Start, facts_of, run_adabn, run_frozen, run_method, used_share
+from tasks.core.model import save_weights
+from tasks.core.outcomes import (
+    Outcome,
+    Sample,
+    against_scratch,
+    calibration_of,
+    champion_probabilities,
+    chosen_method,
+    foreignness_of,
+    held_out_table,
+    is_right,
+    label_shift_of,
+)
+from tasks.core.phases import FitSettings, HeadPhase, Job, NetPhase
+from tasks.core.plans import Phase, Trained, within_budget
+from tasks.core.regularisers import Supervised
+from tasks.core.runtime import ResumeState, run_stage, use_machine
+from tasks.core.synthesis import manifest_rows, read_synthetic
+from tasks.core.training import HISTORY_COLUMNS
+from tasks.core.workshop import Balance, Lesson, Workshop, labels_of, supervised_run
+from tasks.core.zoo_file import read_zoo
 from tasks.params import HeadPhase as HeadPhaseParams
+from tasks.params import NetPhase as NetPhaseParams
 from tasks.params import Params, read_params
-from tasks.params import Phase as PhaseParams
 
-SOURCE_ONLY, FINETUNED, SHOT, SCRATCH = "source_only", "finetuned", "shot", "scratch"
-INPUTS = ("manifest_valid.csv", "guard_labels.csv", "selection.json", "augmentation/policy.json")
-HISTORY_COLUMNS = ["model", "phase", "epoch", "loss", "val_accuracy"]
+FINETUNED, SCRATCH, ON_SYNTHETIC = "finetuned", "scratch", "synthetic"
+SYNTHETIC, CHAMPION = Path("data/synthetic"), Path("data/given/champion")
+INPUTS = ("manifest_valid.csv", "selection.json", "augmentation/policy.json", "synthetic/images.csv")
+RANGE = (1e-6, 1.0)  # learning rates that a range test goes through
 
-
-@dataclass(frozen=True)
-class Workshop:
-    """All that the runs of this stage share."""
-
-    params: Params
-    settings: FitSettings
-    candidate: Candidate
-    classes: list[str]
-    manifest: pd.DataFrame
-    files: ImageFiles
-    features: Features
-    view: View
-    folder: Path
-
-    def images(self, rows: pd.DataFrame) -> ImageList:
-        index = {name: number for number, name in enumerate(self.classes)}
-        labels = tuple(index.get(label, -1) for label in rows["label"])
-        scaling = (self.candidate.mean, self.candidate.std)
-        return ImageList(self.files, tuple(rows["image_id"]), tuple(rows["path"]), labels, *scaling)
-
-    def part(self, domain: str, *splits: str) -> ImageList:
-        return self.images(part(self.manifest, domain, *splits))
-
-    def unlabelled_target(self) -> ImageList:
-        """All target images that may be learnt from, without their labels."""
-        return self.images(part(self.manifest, "target", "train", "unlabelled").assign(label=""))
-
-    def guard_images(self) -> ImageList:
-        labels = read_table(Path("data/guard_labels.csv"), made_by="validate_data")
-        rows = part(self.manifest, "target", "guard").drop(columns="label")
-        return self.images(rows.merge(labels, on="image_id", validate="one_to_one"))
-
-    def pretrained(self, name: str) -> ImageModel:
-        seed = address_seed(self.params.seed, "head", name)
-        return load_candidate(self.candidate, len(self.classes), seed).model.to(self.settings.device)
+Runs = dict[str, Trained]
 
 
 def main() -> None:
     params = read_params()
-    device = use_machine(params.runtime.device, params.runtime.n_threads)
+    own = params.finetune_model
+    if own.machine.n_processes > 1 and "RANK" not in os.environ:
+        sys.exit(parallel.launch(own.machine.n_processes, "tasks.finetune_model"))
+    device = parallel.join(use_machine(params.runtime.device, params.runtime.n_threads))
     manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
     chosen = read_json(Path("data/selection.json"), made_by="select_model")["chosen"]
     candidate = next(c for c in read_zoo(Path(params.zoo.folder), params.zoo.candidates) if c.name == chosen)
     features_path = Path("data/features") / chosen
-    with ResumeState("finetune_model", resume_key(params, candidate, features_path)) as state:
-        workshop = Workshop(
-            params=params,
+    with resume_folder(resume_key(params, candidate.sha256, features_path)) as folder:
+        side_px = params.zoo.image_px or candidate.native_px
+        root = Path(params.build_manifest.root)
+        shop = Workshop(
+            seed=params.seed,
             settings=fit_settings(params, device),
+            balance=Balance(**{name: getattr(own.regularisers, name) for name in Balance.__dataclass_fields__}),
             candidate=candidate,
             classes=classes_of(manifest),
             manifest=manifest,
-            files=ImageFiles(
-                Path(params.build_manifest.root),
-                params.zoo.image_px or candidate.native_px,
-                candidate.interpolation,
-                candidate.crop_share,
-            ),
+            synthetic=manifest_rows(read_synthetic(SYNTHETIC / "images.csv"), manifest),
+            files=ImageFiles(root, side_px, candidate.interpolation, candidate.crop_share, SYNTHETIC),
             features=read_features(features_path),
             view=read_view(params.seed),
-            folder=state.folder,
+            folder=folder,
         )
-        runs, not_run = train_all(workshop)
-        decision = decisions(workshop, runs, not_run)
-        write_results(workshop, runs, decision)
+        sweep = range_test(shop, params)
+        runs, decision = train_all(shop, params)
+        outcomes = {name: Outcome.of(run.model, Sample.of(shop), shop) for name, run in runs.items()}
+        decision |= choices(shop, runs, outcomes, params)
+        if parallel.is_first():
+            write_results(shop, runs, outcomes, decision, sweep)
+    parallel.leave()
 
 
-def resume_key(params: Params, candidate: Candidate, features_path: Path) -> str:
+@contextmanager
+def resume_folder(key: str) -> Iterator[Path]:
+    """Where the run keeps what it has finished. Of several processes the first holds its lock, the others use it."""
+    state = ResumeState("finetune_model", key)
+    with state if parallel.is_first() else nullcontext():
+        parallel.wait()
+        yield state.folder
+        parallel.wait()
+
+
+def resume_key(params: Params, sha256: str, features_path: Path) -> str:
     """Changes with every input, parameter and line of code, so that no run continues somebody else's."""
     code = [file_sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
     features = [features_path / name for name in ("index.csv", "x.npy")]
     inputs = [file_sha256(path) for path in [*(Path("data") / name for name in INPUTS), *features]]
-    sections = [params.runtime, params.zoo, params.finetune_model]
-    own = [str(params.seed), *(section.model_dump_json() for section in sections)]
-    return text_sha256("\n".join([*own, candidate.sha256, *inputs, *code]))[:16]
+    own = [str(params.seed), *(s.model_dump_json() for s in (params.runtime, params.zoo, params.finetune_model))]
+    return text_sha256("\n".join([*own, sha256, *inputs, *code]))[:16]
 
 
 def fit_settings(params: Params, device: str) -> FitSettings:
     own = params.finetune_model
     return FitSettings(
         batch_size=own.batch_size,
-        label_smoothing=own.label_smoothing.target,
-        weight_decay=own.weight_decay,
+        weight_decay=own.regularisers.weight_decay,
         evaluate_every=own.evaluate_every,
         seed=params.seed,
         device=device,
+        ema_decay=own.regularisers.ema_decay,
+        l2_sp=own.regularisers.l2_sp,
+        dropout=own.regularisers.dropout,
+        precision=own.machine.precision,
+        compile=own.machine.compile,
+        accumulate=own.machine.accumulate,
     )
 
 
-def train_all(shop: Workshop) -> tuple[dict[str, Trained], dict[str, str]]:
-    """All networks by name (plans as plan_<name>), and what was not run, with the reason."""
-    own = shop.params.finetune_model
-    few, unlabelled = shop.part("target", "train"), shop.unlabelled_target()
-    source = (shop.part("source", "train"), shop.part("source", "val"))
-    runs = {SOURCE_ONLY: train_plan(shop, SOURCE_ONLY, own.source, source)}
+def train_all(shop: Workshop, params: Params) -> tuple[Runs, dict[str, Any]]:
+    """All networks by name (plans as plan_<name>); what was not run, with the reason, and what is known of label shift."""
+    own = params.finetune_model
+    source, few = ((of("train"), of("val")) for of in (shop.source, shop.target))
+    smoothing = own.label_smoothing
+    runs = {SOURCE_ONLY: supervised(shop, SOURCE_ONLY, own.source, source, smoothing.source)}
     not_run: dict[str, str] = {}
-    if len(few):
-        labelled = (few, shop.part("target", "val"))
-        for name, phases in own.plans.items():
-            runs[f"plan_{name}"] = train_plan(shop, f"plan_{name}", phases, labelled)
+    if len(few[0]):
+        plans = {name: [core_phase(phase) for phase in plan.phases] for name, plan in own.plans.items()}
+        taken, not_run = within_budget(plans, own.default_plan, own.max_plan_epochs)
+        for name in taken:
+            is_further = own.plans[name].start == SOURCE_ONLY
+            start = deepcopy(runs[SOURCE_ONLY].model) if is_further else shop.pretrained(f"plan_{name}")
+            lesson = Lesson(f"plan_{name}", start, *few)
+            runs[lesson.name] = supervised_run(shop, lesson, plans[name], smoothing.target)
+        runs[SCRATCH] = supervised(shop, SCRATCH, own.scratch, few, smoothing.target)
     else:
-        labelled = source
         not_run[FINETUNED] = "the target has no training labels"
-    runs[SCRATCH] = train_plan(shop, SCRATCH, own.scratch, labelled)
-    if len(unlabelled) >= own.shot.min_images:
-        runs[SHOT] = train_shot(shop, runs[SOURCE_ONLY].model, unlabelled)
-    else:
-        not_run[SHOT] = (
-            f"{len(unlabelled)} target images to learn from, finetune_model.shot.min_images asks for {own.shot.min_images}"
-        )
-    return runs, not_run
+        runs[SCRATCH] = supervised(shop, SCRATCH, own.scratch, source, smoothing.source)
+    if len(shop.synthetic) and any(isinstance(phase, HeadPhaseParams) for phase in own.source):
+        not_run[ON_SYNTHETIC] = "the source plan has a head phase on cached features; synthetic images have none"
+    elif len(shop.synthetic):
+        images = (shop.with_synthetic(), source[1])
+        runs[ON_SYNTHETIC] = supervised(shop, ON_SYNTHETIC, own.source, images, smoothing.source)
+    adapted, refused, shift = adapt_all(shop, runs[SOURCE_ONLY], params)
+    told = {"not_run": not_run | refused, "label_shift": shift, "n_synthetic": len(shop.synthetic)}
+    return runs | adapted, told
 
 
-def train_plan(shop: Workshop, name: str, phases: list[PhaseParams], images: tuple[ImageList, ImageList]) -> Trained:
-    """One network through the phases, on (training, validation) images; scratch starts from random weights."""
-
-    def start() -> ImageModel:
-        if name == SCRATCH:
-            seed = address_seed(shop.params.seed, "scratch")
-            return untrained(shop.candidate, len(shop.classes), seed).to(shop.settings.device)
-        return shop.pretrained(name)
-
-    def train(model: ImageModel) -> History:
-        job = Job(name, *images, shop.view, shop.folder)
-        core_phases = [core_phase(phase) for phase in phases]
-        settings = shop.settings
-        if name == SOURCE_ONLY:
-            settings = replace(settings, label_smoothing=shop.params.finetune_model.label_smoothing.source)
-        return run_plan(model, core_phases, job=job, settings=settings, features=shop.features)
-
-    return run_once(shop.folder, name, start, train)
+def supervised(
+    shop: Workshop, name: str, plan: list[HeadPhaseParams | NetPhaseParams], images: tuple[ImageList, ImageList], smoothing: float
+) -> Trained:  # fmt: skip
+    """A network through the plan's phases, on (training, validation) images; scratch starts from random weights."""
+    start = shop.from_scratch() if name == SCRATCH else shop.pretrained(name)
+    return supervised_run(shop, Lesson(name, start, *images), [core_phase(phase) for phase in plan], smoothing)
 
 
-def train_shot(shop: Workshop, source_model: ImageModel, images: ImageList) -> Trained:
-    """SHOT from the source-only network; validation labels only draw its curve, they stop nothing."""
-    own = shop.params.finetune_model.shot
-    settings = replace(shop.settings, batch_size=own.batch_size)
-    phase = NetPhase("backbone", own.n_epochs, own.lr, own.block_decay, "train")
-    job = Job(SHOT, images, shop.part("target", "val"), shop.view, shop.folder)
-
-    def train(model: ImageModel) -> History:
-        pseudo = PseudoLabels.none_yet(images, own.batch_size, settings.device)
-        loss_of = shot_loss(pseudo, own.pseudo_label_weight)
-        return fit_phase(model, phase, job=job, settings=settings, loss_of=loss_of, before_epoch=pseudo.refresh)
-
-    return run_once(shop.folder, SHOT, lambda: deepcopy(source_model), train)
-
-
-def core_phase(phase: PhaseParams) -> Phase:
-    if isinstance(phase, HeadPhaseParams):
-        return HeadPhase(phase.inverse_l2)
-    return NetPhase(phase.trains, phase.n_epochs, phase.lr, phase.block_decay, phase.batch_norm)
-
-
-def decisions(shop: Workshop, runs: dict[str, Trained], not_run: dict[str, str]) -> dict[str, Any]:
-    """Plan and method by validation labels, adoption by guard labels: each with its numbers and its reason."""
-    own, val = shop.params.finetune_model, shop.part("target", "val")
-    right = {name: is_right(shop, run.model, val) for name, run in runs.items()}
-    decision: dict[str, Any] = {"not_run": not_run, "n_val_labels": len(val)}
-    methods = {}
-    if FINETUNED not in not_run:
-        by_plan = {name: right[f"plan_{name}"] for name in own.plans}
-        plan, entries, why = choose_plan(by_plan, own.default_plan, own.guard.confidence)
-        decision["plan"] = {"chosen": plan, "reason": why, "plans": entries}
-        runs[FINETUNED] = runs[f"plan_{plan}"]
-        methods[FINETUNED] = right[f"plan_{plan}"]
-        decision["scratch"] = against_scratch(right[f"plan_{plan}"], right[SCRATCH], own.guard.confidence)
-    if SHOT in runs:
-        methods[SHOT] = right[SHOT]
-    if not methods:
-        reason = "no adaptation could be run: " + "; ".join(not_run.values())
-        return decision | {"adopted": SOURCE_ONLY, "guard": {"decision": "keep", "reason": reason}}
-    method, why = choose_method(methods)
-    decision["method"] = {"chosen": method, "reason": why}
-    guard = shop.guard_images()
-    verdict = decide(
-        is_right(shop, runs[method].model, guard), is_right(shop, runs[SOURCE_ONLY].model, guard),
-        margin=own.guard.margin, confidence=own.guard.confidence,
-    )  # fmt: skip
-    return decision | {"adopted": method if verdict.decision == ADOPT else SOURCE_ONLY, "guard": asdict(verdict)}
+def adapt_all(
+    shop: Workshop, source_only: Trained, params: Params
+) -> tuple[Runs, dict[str, str], dict[str, Any] | None]:
+    """The networks of all methods that may run, why others were not, and what is known of label shift."""
+    own = params.finetune_model
+    sample = Sample.of(shop)
+    outcome = Outcome.of(source_only.model, sample, shop)
+    shift = label_shift_of(outcome, sample, shop.classes, confidence=own.calibration.confidence, seed=shop.seed)
+    is_shifted = shift is not None and shift.suspected
+    prior_C = torch.from_numpy(shift.prior_C).float() if shift is not None and is_shifted else None
+    start = Start(source_only.model, own.label_smoothing.source, prior_C)
+    limits = Limits(own.min_unlabelled, own.min_used_share)
+    runs: Runs = {}
+    refused: dict[str, str] = {}
+    for name in type(own.methods).model_fields:
+        settings = getattr(own.methods, name)
+        if settings is None:
+            continue
+        facts = facts_of(shop, source_only.model, getattr(settings, "batch_size", own.batch_size), shift)
+        if reason := why_not(name, facts, limits):
+            refused[name] = reason
+            continue
+        run = run_named(shop, name, start, settings)
+        if name == "fixmatch" and (reason := why_idle(used_share(run), limits)):
+            refused[name] = reason
+        else:
+            runs[name] = run
+    return runs, refused, None if shift is None else asdict(shift) | {"prior_C": shift.prior_C.tolist()}
 
 
-def against_scratch(plan_N: np.ndarray, scratch_N: np.ndarray, confidence: float) -> dict[str, Any]:
-    """Is the pretrained network worth its weights? The few-label plan against the same network from random weights.
+def run_named(shop: Workshop, name: str, start: Start, settings: Any) -> Trained:
+    if name == "adabn":
+        return run_adabn(shop, start)
+    values = settings.model_dump(exclude={"phase"})
+    if name == "frozen":
+        return run_frozen(shop, values.pop("how"), FrozenSettings(n_classes=len(shop.classes), **values))
+    batch_size, weight = values.pop("batch_size"), values.pop("weight")
+    return run_method(shop, name, start, MethodSettings(core_net_phase(settings.phase), batch_size, weight, values))
 
-    On the same validation images; a pretrained start that is not better beyond the interval is marked.
-    """
-    gain = paired_gain(plan_N, scratch_N, confidence)
-    is_better = bool(gain.low > 0)
-    words = "better than" if is_better else "not shown to be better than"
-    return {
-        "gain": gain.value,
-        "low": gain.low,
-        "high": gain.high,
-        "n": gain.n,
-        "is_better": is_better,
-        "reason": f"the pretrained network, fine-tuned, is {words} the same network trained from random weights",
+
+def core_phase(phase: HeadPhaseParams | NetPhaseParams) -> Phase:
+    return HeadPhase(phase.inverse_l2) if isinstance(phase, HeadPhaseParams) else core_net_phase(phase)
+
+
+def core_net_phase(phase: NetPhaseParams) -> NetPhase:
+    return NetPhase(**phase.model_dump())
+
+
+def choices(shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], params: Params) -> dict[str, Any]:
+    """Plan and method, each with its numbers and its reason; calibration of every network. `runs` gets the chosen plan."""
+    own, sample = params.finetune_model, Sample.of(shop)
+    confidence = params.guard_adaptation.confidence
+    found: dict[str, Any] = {"n_val_labels": len(sample.target_val)}
+    plans = [name for name in runs if name.startswith("plan_")]
+    if plans:
+        right = {
+            name.removeprefix("plan_"): is_right(outcomes[name].target_val_NC, sample.target_val) for name in plans
+        }
+        plan, entries, why = choose_plan(right, own.default_plan, confidence)
+        found["plan"] = {"chosen": plan, "reason": why, "plans": entries}
+        runs[FINETUNED], outcomes[FINETUNED] = runs[f"plan_{plan}"], outcomes[f"plan_{plan}"]
+        scratch_N = is_right(outcomes[SCRATCH].target_val_NC, sample.target_val)
+        found["scratch"] = against_scratch(right[plan], scratch_N, confidence)
+    rivals = {name: outcome for name, outcome in outcomes.items() if name != SCRATCH and name not in plans}
+    found["method"] = chosen_method(rivals, sample, len(shop.classes), confidence)
+    calibration = own.calibration.model_dump()
+    found["calibration"] = {name: calibration_of(outcome, sample, **calibration) for name, outcome in rivals.items()}
+    found["foreignness"] = foreignness_of(runs[SOURCE_ONLY].model, shop, sample, confidence)
+    return found
+
+
+def range_test(shop: Workshop, params: Params) -> dict[str, Any] | None:
+    """The learning-rate range test of the source model's first network phase, where it is asked for."""
+    own = params.finetune_model
+    phase = next((phase for phase in own.source if isinstance(phase, NetPhaseParams)), None)
+    if not own.lr_range_steps or phase is None:
+        return None
+    images = shop.source("train")
+    job = Job("lr_range", images, shop.source("val"), shop.view, shop.folder)
+    objective = Supervised(labels_of(images), own.label_smoothing.source)
+    model, sweep = shop.pretrained(SOURCE_ONLY), Sweep(*RANGE, own.lr_range_steps)
+    found = lr_range(model, core_net_phase(phase), job=job, settings=shop.settings, objective=objective, sweep=sweep)
+    return {"table": found.table, "suggested": found.suggested, "diverging": found.diverging}
+
+
+def write_results(
+    shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], decision: dict[str, Any], sweep: dict[str, Any] | None
+) -> None:
+    kept = [name for name in (SOURCE_ONLY, FINETUNED, *outcomes) if name in runs and not name.startswith("plan_")]
+    kept = list(dict.fromkeys(kept))
+    temperature = {
+        name: found["temperature"]["value"] if (found := decision["calibration"].get(name)) else 1.0 for name in kept
     }
-
-
-def is_right(shop: Workshop, model: ImageModel, images: ImageList) -> np.ndarray:
-    """(N,) bool on the plain images."""
-    guessed = probabilities(model, images, shop.settings.batch_size, shop.settings.device).argmax(1)
-    return np.asarray(guessed == np.array(images.labels, dtype=int))
-
-
-def write_results(shop: Workshop, runs: dict[str, Trained], decision: dict[str, Any]) -> None:
-    kept = [name for name in (SOURCE_ONLY, FINETUNED, SHOT, SCRATCH) if name in runs]
     description = {
         "candidate": shop.candidate.name,
         "architecture": shop.candidate.architecture,
@@ -257,11 +276,20 @@ def write_results(shop: Workshop, runs: dict[str, Trained], decision: dict[str, 
         "mean": shop.candidate.mean,
         "std": shop.candidate.std,
         "models": kept,
-        "adopted": decision["adopted"],
+        "temperature": temperature,
     }
+    sample, said = Sample.of(shop), {name: outcomes[name].held_out_NC for name in kept}
+    champion = champion_probabilities(CHAMPION, shop, sample)
+    if champion is not None:
+        said["champion"] = champion
+    held_out = held_out_table(said, sample, shop.classes)
     with whole_folder(Path("data/model")) as folder:
         for name in kept:
             save_weights(runs[name].model, folder / f"{name}.safetensors")
+        if sweep:
+            decision["lr_range"] = {name: sweep[name] for name in ("suggested", "diverging")}
+            write_table(folder / "lr_range.csv", sweep["table"])
+        write_table(folder / "held_out.csv", held_out)
         write_json(folder / "model.json", description)
         write_json(folder / "decision.json", decision)
     rows = [row for name, run in runs.items() if name != FINETUNED for row in run.history]

@@ -1,6 +1,6 @@
 """register_model: the bundle of the adopted model, registered as challenger whatever its verdict, stamped with it.
 
-reads   data/model, data/metrics.json, data/selection.json, data/validation.json, data/profile.json,
+reads   data/model, data/adoption.json, data/metrics.json, data/selection.json, data/validation.json, data/profile.json,
         data/audit
 writes  data/bundle
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from tasks.core.bundle import candidate_id, check_bundle, write_bundle
 from tasks.core.card import model_card
-from tasks.core.files import file_sha256, read_json, whole_folder, write_text
+from tasks.core.files import file_sha256, read_json, whole_folder, write_json, write_text
 from tasks.core.runtime import acclimate_home, quiet_tools, run_stage
 from tasks.params import read_params
 
@@ -33,17 +33,19 @@ def main() -> None:
     metrics = read_json(data / "metrics.json", made_by="evaluate_model")
     evidence = {
         "verdict": read_json(data / "audit/verdict.json", made_by="audit_bias"),
-        "decision": read_json(data / "model/decision.json", made_by="finetune_model"),
+        "decision": read_json(data / "adoption.json", made_by="guard_adaptation"),
         "selection": read_json(data / "selection.json", made_by="select_model"),
         "validation": read_json(data / "validation.json", made_by="validate_data"),
     }
-    card = data / ".card.md"
+    description |= of_adopted(description, evidence["decision"])
+    card, described = data / ".card.md", data / ".model.json"
     write_text(card, model_card(name, description, metrics, evidence))
+    write_json(described, description)
     files = {
         "model.safetensors": data / "model" / f"{description['adopted']}.safetensors",
-        "model.json": data / "model/model.json",
+        "model.json": described,
         "README.md": card,
-        "decision.json": data / "model/decision.json",
+        "adoption.json": data / "adoption.json",
         "metrics.json": data / "metrics.json",
         "selection.json": data / "selection.json",
         "validation.json": data / "validation.json",
@@ -61,7 +63,16 @@ def main() -> None:
     }
     write_bundle(BUNDLE, files, facts)
     card.unlink()
+    described.unlink()
     print(sync_registry(BUNDLE, name))  # noqa: T201  the stage's result for the person
+
+
+def of_adopted(description: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
+    """What the description says of the one network that goes into the bundle."""
+    adopted = decision["adopted"]
+    calibration = decision["calibration"].get(adopted)
+    ask_below = calibration["ask_below"]["threshold"] if calibration else None
+    return {"adopted": adopted, "temperature": description["temperature"][adopted], "ask_below": ask_below}
 
 
 def sync_registry(bundle: Path, name: str) -> str:

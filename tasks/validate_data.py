@@ -107,6 +107,7 @@ def split_rows(accepted: pd.DataFrame, settings: ValidateData, seed: int) -> pd.
         source_val=settings.splits.source_val_share,
         target_val=settings.splits.target_val_share,
         target_test=settings.splits.target_test_share,
+        target_holdout=settings.splits.target_holdout_share,
     )
     return with_splits(accepted, shares, LabelBudget(settings.target_labels_per_class, settings.n_guard_labels), seed)
 
@@ -125,6 +126,7 @@ def summary(whole: WholeSet, findings: list[dict[str, Any]], blocked_by: list[st
         "label_sets": label_sets(rows),
         "n_target_labels": {name: int(n_of.get(name, 0)) for name in ("train", "val", "guard", "test")},
         "n_target_unlabelled": int(n_of.get("unlabelled", 0)),
+        "n_target_holdout": int(n_of.get("holdout", 0)),
         "rules": findings,
         "duplicate_groups": duplicate_groups(rows),
         "coverage": coverage(accepted, whole.classes),

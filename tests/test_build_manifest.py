@@ -192,6 +192,22 @@ def test_people_s_later_labels_are_taken_in(params: dict[str, Any], go_with: Go)
     assert built("path", "label", "split") == [["1.png", "a", ""], ["2.png", "a", ""], ["3.png", "", "test"]]
 
 
+def test_answers_to_the_guard_leave_every_byte_of_the_manifest(params: dict[str, Any], go_with: Go) -> None:
+    folder = go_with(params)
+    images(folder, "1.png", "2.png", "3.png")
+    (folder / "images.csv").write_text(HEADER + "1.png,a,ink,,,\n2.png,,pen,unlabelled,,\n3.png,b,pen,test,,\n")
+    header, ordinary = "path,label,by,on,asked_of\n", "3.png,a,Ada,2026-01-01,\n"
+    LABELS.write_text(header + ordinary)
+    build_manifest.main()
+    before = MANIFEST.read_bytes()
+    LABELS.write_text(
+        header + "3.png,b,Ada,2026-01-01,p1\n" + ordinary + "2.png,a,Ada,2026-01-02,p1\n3.png,,Ada,2026-01-02,p1\n"
+    )
+    build_manifest.main()
+    assert MANIFEST.read_bytes() == before
+    assert read_manifest(MANIFEST)["label"].tolist() == ["a", "", "a"]
+
+
 def test_missing_given_labels_are_told(params: dict[str, Any], go_with: Go) -> None:
     folder = go_with(params)
     images(folder, "1.png", "2.png")

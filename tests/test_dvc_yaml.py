@@ -16,7 +16,8 @@ NO_STAGES = {"__init__", "params"}
 EVERYTHING = frozenset(Params.model_fields)
 LABELS_SEEN_BY = {
     "data/test_labels.csv": {"evaluate_model"},
-    "data/guard_labels.csv": {"finetune_model"},
+    "data/guard_labels.csv": {"guard_adaptation"},
+    "data/given/labels.csv": {"build_manifest", "guard_adaptation"},
     "data/validation.json": {"audit_bias", "register_model"},  # its copies and cells tell hidden labels
     "data/profile.json": {"register_model"},
 }
@@ -261,7 +262,10 @@ def _covers(section: str, key: str) -> bool:
     [
         ("def f(params): return params.zoo.image_px or params.seed", {"zoo.image_px", "seed"}),
         ("name = read_params().register_model.name", {"register_model.name"}),
-        ("x = shop.params.finetune_model.shot.lr\ny = self.params.seed", {"finetune_model.shot.lr", "seed"}),
+        (
+            "x = shop.params.finetune_model.machine.compile\ny = self.params.seed",
+            {"finetune_model.machine.compile", "seed"},
+        ),
         (
             "settings = params.build_manifest\nlimits = params.zoo.candidates.count(1)",
             {"build_manifest", "zoo.candidates"},

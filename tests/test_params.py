@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from tasks.params import Rules, read_params, read_rules
 from tasks.params.sections import Weights, WeightsWithoutLabels
+from tasks.params.training import FinetuneModel, GuardAdaptation, HeadPhase, Methods, NetPhase, kind_of_phase
 
 PROJECT = Path(__file__).parents[1]
 RULES_FILE = PROJECT / "flows/validate_rules.yaml"
@@ -62,7 +63,7 @@ def told(shipped: dict[str, Any], tmp_path: Path) -> Callable[..., str]:
 def test_the_shipped_file_loads() -> None:
     params = read_params(PROJECT / "params.yaml")
     assert params.zoo.image_px == 32
-    assert params.finetune_model.plans["staged"][0].trains == "head"
+    assert params.finetune_model.plans["staged"].phases[0].trains == "head"
 
 
 def test_values_are_frozen() -> None:
@@ -78,14 +79,30 @@ def test_values_are_frozen() -> None:
         (("runtime.n_thread", 1), "runtime.n_thread is not a known key; did you mean 'n_threads'?"),
         (("runtime.zzz", 1), "runtime.zzz is not a known key; allowed are device, n_threads"),
         (
-            ("finetune_model.plans.full.0.n_epoch", 3),
-            "plans.full.0.n_epoch is not a known key; did you mean 'n_epochs'?",
+            ("finetune_model.plans.full.phases.0.n_epoch", 3),
+            "plans.full.phases.0.n_epoch is not a known key; did you mean 'n_epochs'?",
         ),
         (("audit_bias.rules.1.max_gapp", 3), "audit_bias.rules.1.max_gapp is not a known key; did you mean 'max_gap'?"),
         (("validate_data.rules.contrast.max", 1), "validate_data.rules.contrast.max is not a known key"),
         (("seed", GONE), "seed is missing; add it (there are no defaults in code)"),
-        (("finetune_model.shot.lr", GONE), "finetune_model.shot.lr is missing; add it"),
-        (("finetune_model.shot", GONE), "finetune_model.shot is missing; add it"),
+        (("finetune_model.methods.shot", GONE), "finetune_model.methods.shot is missing; add it"),
+        (("finetune_model.methods.shot.phase.lr", GONE), "finetune_model.methods.shot.phase.lr is missing; add it"),
+        (("finetune_model.plans.full.start", GONE), "finetune_model.plans.full.start is missing; add it"),
+        (("finetune_model.methods.schot", None), "methods.schot is not a known key; did you mean 'shot'?"),
+        (("finetune_model.methods.adabn.weight", 1.0), "methods.adabn.weight is not a known key; allowed are no keys"),
+        (
+            ("finetune_model.methods.mcc.phase.epochs", 1),
+            "finetune_model.methods.mcc.phase.epochs is not a known key; did you mean 'n_epochs'?",
+        ),
+        (
+            ("finetune_model.plans.staged.phases.0.inverse_l", 1.0),
+            "plans.staged.phases.0.inverse_l is not a known key; did you mean 'inverse_l2'?",
+        ),
+        (("finetune_model.regularisers.mixup", 1.0), "mixup is not a known key; did you mean 'mixup_alpha'?"),
+        (
+            ("guard_adaptation.n_to_labl", 1),
+            "guard_adaptation.n_to_labl is not a known key; did you mean 'n_to_label'?",
+        ),
         (("seed", "0"), "seed is '0'; input should be a valid integer"),
         (("seed", True), "seed is True; input should be a valid integer"),
         (("seed", 1.5), "seed is 1.5; input should be a valid integer"),
@@ -93,11 +110,25 @@ def test_values_are_frozen() -> None:
         (("runtime.device", "tpu"), "runtime.device is 'tpu'; input should be 'cpu' or 'cuda'"),
         (("runtime", None), "runtime is None; input should be a valid dictionary"),
         (("audit_bias.confidence", 95), "audit_bias.confidence is 95; input should be less than 1"),
-        (("finetune_model.shot.lr", "0.1"), "finetune_model.shot.lr is '0.1'; input should be a valid number"),
-        (("finetune_model.plans.full.0.trains", "half"), "finetune_model.plans.full.0 is "),
-        (("finetune_model.plans.full", []), "finetune_model.plans.full is []; "),
-        (("finetune_model.shot.lr", float("nan")), "finetune_model.shot.lr is nan"),
-        (("finetune_model.weight_decay", float("inf")), "finetune_model.weight_decay is inf"),
+        (("finetune_model.methods.shot.phase.lr", "0.1"), "phase.lr is '0.1'; input should be a valid number"),
+        (
+            ("finetune_model.plans.full.phases.0.trains", "half"),
+            "finetune_model.plans.full.phases.0.trains is 'half'; string should match pattern '^(last_block|backbone|all|",
+        ),
+        (
+            ("finetune_model.plans.full.phases.0", "head"),
+            "finetune_model.plans.full.phases.0 is 'head'; input should be",
+        ),
+        (("finetune_model.methods.mcc.phase.trains", "head"), "finetune_model.methods.mcc.phase.trains is 'head'; "),
+        (
+            ("finetune_model.plans.full.start", "scratch"),
+            "start is 'scratch'; input should be 'pretrained' or 'source_only'",
+        ),
+        (("finetune_model.source", []), "finetune_model.source is []; "),
+        (("finetune_model.plans", {}), "finetune_model.plans is {}; "),
+        (("finetune_model.plans.full.phases", []), "finetune_model.plans.full.phases is []; "),
+        (("finetune_model.methods.shot.phase.lr", float("nan")), "finetune_model.methods.shot.phase.lr is nan"),
+        (("finetune_model.regularisers.weight_decay", float("inf")), "finetune_model.regularisers.weight_decay is inf"),
         (("zoo.candidates", []), "zoo.candidates is []; "),
         (("register_model.name", ".."), "register_model.name is '..'"),
         (("register_model.name", "a/b"), "register_model.name is 'a/b'"),
@@ -154,13 +185,99 @@ def test_weights_of_a_wrong_type_are_told_once(told: Callable[..., str]) -> None
 
 def test_a_head_phase_comes_first(told: Callable[..., str], shipped: dict[str, Any]) -> None:
     head = {"trains": "head", "inverse_l2": 0.01}
-    assert "plan full: the head phase uses cached features" in told(("finetune_model.plans.full", [head, head]))
+    assert "plan full: the head phase uses cached features" in told(("finetune_model.plans.full.phases", [head, head]))
+
+
+def test_a_plan_that_starts_from_the_source_model_has_no_head_phase(told: Callable[..., str]) -> None:
+    message = told(("finetune_model.plans.head_only.start", "source_only"))
+    assert (
+        "plan head_only: the head phase uses the pretrained network's features, so the plan can't start from" in message
+    )
+
+
+def test_a_phase_is_told_by_what_it_trains(shipped: dict[str, Any]) -> None:
+    phases = shipped["finetune_model"]["plans"]["staged"]["phases"]
+    assert [kind_of_phase(phase) for phase in phases] == ["head", "network", "network"]
+    assert [type(phase) for phase in read_params(PROJECT / "params.yaml").finetune_model.plans["staged"].phases] == [
+        HeadPhase, NetPhase, NetPhase,
+    ]  # fmt: skip
+    assert kind_of_phase(HeadPhase(trains="head", inverse_l2=1.0)) == "head"
+    assert [kind_of_phase(given) for given in ({}, {"trains": "blocks:3"}, "head", None)] == ["network"] * 4
+
+
+@pytest.mark.parametrize("trains", ["last_block", "backbone", "all", "blocks:layer[34]"])
+def test_a_network_phase_trains_one_of_these(told: Callable[..., str], trains: str) -> None:
+    assert told(("finetune_model.plans.full.phases.0.trains", trains)) == ""
+
+
+@pytest.mark.parametrize("trains", ["blocks:", "none", "Head", "all ", ""])
+def test_a_network_phase_trains_nothing_else(told: Callable[..., str], trains: str) -> None:
+    assert f"plans.full.phases.0.trains is {trains!r}" in told(("finetune_model.plans.full.phases.0.trains", trains))
+
+
+@pytest.mark.parametrize("name", list(Methods.model_fields))
+def test_every_method_may_be_left_out(told: Callable[..., str], name: str) -> None:
+    assert told((f"finetune_model.methods.{name}", None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("finetune_model.batch_size", 1, "greater than or equal to 2"),
+        ("finetune_model.label_smoothing.source", 1.0, "less than 1"),
+        ("finetune_model.regularisers.dropout", 1.0, "less than 1"),
+        ("finetune_model.regularisers.ema_decay", 1.0, "less than 1"),
+        ("finetune_model.regularisers.ema_decay", 0.0, "greater than 0"),
+        ("finetune_model.regularisers.l2_sp", -1, "greater than or equal to 0"),
+        ("finetune_model.regularisers.sampling", "balanced", "'shuffled', 'class_balanced' or 'group_balanced'"),
+        ("finetune_model.regularisers.group_column", "", "at least 1 character"),
+        ("finetune_model.machine.precision", "float64", "'float32', 'bfloat16' or 'float16'"),
+        ("finetune_model.machine.accumulate", 0, "greater than or equal to 1"),
+        ("finetune_model.max_plan_epochs", 0, "greater than or equal to 1"),
+        ("finetune_model.min_unlabelled", 9, "greater than or equal to 10"),
+        ("finetune_model.min_used_share", 1.5, "less than or equal to 1"),
+        ("finetune_model.calibration.accuracy", 1.0, "less than 1"),
+        ("finetune_model.source.0.warmup_share", 1.0, "less than 1"),
+        ("finetune_model.source.0.block_decay", 0.0, "greater than 0"),
+        ("finetune_model.source.0.patience", 0, "greater than or equal to 1"),
+        ("finetune_model.source.0.batch_norm", "on", "'train', 'frozen' or 'adapted'"),
+        ("finetune_model.methods.mcc.weight", 0.0, "greater than 0"),
+        ("finetune_model.methods.frozen.how", "pca", "'none', 'standardise' or 'coral'"),
+        ("guard_adaptation.adopt_confidence", 0.5, "greater than 0.5"),
+        ("guard_adaptation.adopt_confidence_with_gates", 1.0, "less than 1"),
+        ("guard_adaptation.margin", -1.5, "greater than or equal to -1"),
+        ("guard_adaptation.without_labels", "adopt", "'keep' or 'gates'"),
+        ("guard_adaptation.n_to_label", 0, "greater than or equal to 1"),
+    ],
+)
+def test_a_limit_of_training_and_guard_is_checked(told: Callable[..., str], key: str, value: Any, words: str) -> None:
+    message = told((key, value))
+    assert "has 1 problem(s)" in message
+    assert f"{key} is {value!r}; " in message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("name", "section"), [("finetune_model", FinetuneModel), ("guard_adaptation", GuardAdaptation)]
+)
+def test_every_key_of_training_and_guard_is_needed(told: Callable[..., str], name: str, section: Any) -> None:
+    message = told((name, {}))
+    assert f"has {len(section.model_fields)} problem(s)" in message
+    for key in section.model_fields:
+        assert f"\n  - {name}.{key} is missing; add it" in message
 
 
 def test_every_problem_is_told_at_once(told: Callable[..., str]) -> None:
-    message = told(("seeed", 1), ("runtime.device", "tpu"), ("finetune_model.shot.lr", GONE), ("zoo.image_px", "32"))
-    assert "has 4 problem(s)" in message
-    for key in ("seeed", "runtime.device", "finetune_model.shot.lr", "zoo.image_px"):
+    lr = "finetune_model.methods.shot.phase.lr"
+    message = told(
+        ("seeed", 1), ("runtime.device", "tpu"), (lr, GONE), ("zoo.image_px", "32"), ("guard_adaptation.margin", 2),
+        ("finetune_model.methods.frozen.how", "x"), ("finetune_model.plans.staged.phases.0.inverse_l2", 0),
+    )  # fmt: skip
+    assert "has 7 problem(s)" in message
+    for key in (
+        "seeed", "runtime.device", lr, "zoo.image_px", "guard_adaptation.margin", "finetune_model.methods.frozen.how",
+        "finetune_model.plans.staged.phases.0.inverse_l2",
+    ):  # fmt: skip
         assert f"\n  - {key} is " in message
 
 
@@ -183,8 +300,8 @@ def test_a_plan_may_be_called_like_a_phase_and_is_still_named(
     told: Callable[..., str], shipped: dict[str, Any]
 ) -> None:
     plans = shipped["finetune_model"]["plans"]
-    plans["all"] = [{**plans["full"][0], "n_epochs": 0}]
-    assert "finetune_model.plans.all.0.n_epochs is 0" in told()
+    plans["all"] = {"start": "pretrained", "phases": [{**plans["full"]["phases"][0], "n_epochs": 0}]}
+    assert "finetune_model.plans.all.phases.0.n_epochs is 0" in told()
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("1.0e-3", 0.001), ("2", 2.0)])

@@ -304,6 +304,40 @@ def test_clean_data_passes_and_hides_its_labels(params: dict[str, Any], go_with:
     )
 
 
+def test_a_part_of_the_unlabelled_target_is_held_out_and_counted(params: dict[str, Any], go_with: Go) -> None:
+    """Thirty more images given as unlabelled, some with a label: a fifth of all that are learnt from without one."""
+    params["validate_data"]["target_labels_per_class"] = None
+    go_with(params)
+    more = [(f"pen/more_{i:02d}.png", "abc"[i % 3] if i % 2 else "", "pen", "unlabelled", "") for i in range(30)]
+    for path, *_ in more:
+        save(path)
+    validation = run([*clean_rows(), *more])
+    assert (validation["n_target_unlabelled"], validation["n_target_holdout"]) == (24, 6)
+    assert not any(failed(validation).values())
+    manifest = read_valid_manifest(MANIFEST, GATE)
+    held = manifest[manifest["split"] == "holdout"]
+    assert set(held["path"]) < {path for path, *_ in more}
+    assert held["label"].tolist() == [""] * 6
+
+
+@pytest.mark.parametrize("source", [{"group": "all of one"}, {"copies": "yes"}])
+def test_relatives_that_are_shared_out_by_image_are_called_no_leak(
+    params: dict[str, Any], go_with: Go, source: dict[str, str]
+) -> None:
+    """One group, or one picture again and again: too few to hold out whole, so some are learnt from and some held out."""
+    params["validate_data"]["rules"]["unique_pixels"]["policy"] = "keep"
+    go_with(params)
+    more = [(f"pen/more_{i:02d}.png", "", "pen", "unlabelled", source.get("group", "")) for i in range(20)]
+    for path, *_ in more:
+        save(path, pixels("one") if "copies" in source else pixels(path))
+    validation = run([*clean_rows(), *more])
+    assert validation["n_target_holdout"] > 0
+    assert validation["n_target_unlabelled"] > 0
+    for rule in ("group_in_one_split", "pixels_in_one_split", "pictures_in_one_split"):
+        assert failed(validation)[rule] == set()
+    assert validation["blocked_by"] == []
+
+
 def test_the_gate_that_every_stage_reads_tells_no_label(params: dict[str, Any], go_with: Go) -> None:
     go_with(params)
     run(clean_rows())

@@ -1,11 +1,13 @@
-"""Batches of images as tensors: addressed order, addressed views, decoded one batch ahead of the network.
+"""Batches of images as tensors: addressed views, decoded ahead of the network.
 
 Axes: N images, C colour channels, H height, W width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -13,12 +15,11 @@ import torch
 from torch import Tensor
 
 from tasks.core.images import ImageFiles
-from tasks.core.runtime import address_rng
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# image (H, W, 3) uint8, image_id, epoch → the view of that image in that epoch, same shape
+# image (H, W, 3) uint8, image_id, number → the view of that number, same shape; an image's view is new in each epoch
 View = Callable[[np.ndarray, str, int], np.ndarray]
 
 
@@ -36,11 +37,13 @@ class ImageList:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def batch(self, indices: Sequence[int], view: View | None = None, epoch: int = 0) -> Tensor:
-        """(N, 3, H, W) float32 of the images at `indices`, plain or as the view of `epoch`."""
+    def batch(self, indices: Sequence[int], view: View | None = None, number: int | Sequence[int] = 0) -> Tensor:
+        """(N, 3, H, W) float32 of the images at `indices`, plain or as the view of that number, one for each or for all."""
         images = [self.files[self.paths[i]] for i in indices]
         if view is not None:
-            images = [view(image, self.image_ids[i], epoch) for image, i in zip(images, indices, strict=True)]
+            numbers = [number] * len(indices) if isinstance(number, int) else number
+            shown = zip(images, indices, numbers, strict=True)
+            images = [view(image, self.image_ids[i], own) for image, i, own in shown]
         return to_tensor(images, self.mean, self.std)
 
     def labels_at(self, indices: Sequence[int]) -> Tensor:
@@ -60,21 +63,24 @@ def plain_batches(images: ImageList, batch_size: int) -> Iterator[Tensor]:
     return ahead(images.batch, chunks)
 
 
-def shuffled_indices(n_images: int, batch_size: int, *address: object) -> list[list[int]]:
-    """The batches of one epoch. A last batch of one image is left out: BatchNorm can't use it."""
-    order = address_rng(*address).permutation(n_images).tolist()
-    batches = [order[i : i + batch_size] for i in range(0, n_images, batch_size)]
-    return [batch for batch in batches if len(batch) > 1]
-
-
-def ahead(make: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
-    """make(item) for each item in order, the next one always under way in a thread."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
+def ahead(make: Callable[[T], U], items: Iterable[T], n_threads: int = 1) -> Iterator[U]:
+    """make(item) for each item in order, as many next ones as there are threads always under way."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[U]] = deque()
         for item in items:
-            following = pool.submit(make, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def one_at_a_time(view: View) -> View:
+    """The view for several threads: it may keep a state of its own between its lines, so only one of them makes views."""
+    lock = Lock()
+
+    def locked(image_HWC: np.ndarray, image_id: str, number: int) -> np.ndarray:
+        with lock:
+            return view(image_HWC, image_id, number)
+
+    return locked

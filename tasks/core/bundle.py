@@ -53,7 +53,7 @@ def predict_images(folder: Path, image_paths: list[Path], *, device: str, n_thre
     check_bundle(folder)
     use_machine(device, n_threads)
     description = read_json(folder / "model.json", made_by="register_model")
-    model = _load(folder, description, device)
+    model = load_network(folder, description, device)
     # bundles of the first days do not say how they were shown: bilinear and whole was the only way
     sight = (description["image_px"], description.get("interpolation", "bilinear"), description.get("crop_share", 1.0))
     errors: dict[Path, str] = {}
@@ -74,7 +74,7 @@ def predict_images(folder: Path, image_paths: list[Path], *, device: str, n_thre
     )
 
 
-def _load(folder: Path, description: dict[str, Any], device: str) -> Any:
+def load_network(folder: Path, description: dict[str, Any], device: str) -> Any:
     from tasks.core.model import load_weights, network, split_head
 
     n_classes = len(description["classes"])
@@ -90,7 +90,9 @@ def _probabilities(model: Any, images: list[np.ndarray], description: dict[str, 
 
     with torch.inference_mode():
         x_NCHW = to_tensor(images, description["mean"], description["std"]).to(device)
-        probs: np.ndarray = model(x_NCHW).double().softmax(1).cpu().numpy()
+        # bundles of the first days have no temperature
+        logits_NC = model(x_NCHW).double() / description.get("temperature", 1.0)
+        probs: np.ndarray = logits_NC.softmax(1).cpu().numpy()
     return probs
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.core.choice_reason import RULE, Standing, reason_of
 from tasks.core.domain_map import domain_map
 from tasks.core.group_gaps import group_gap
 from tasks.core.intervals import paired_gain
@@ -24,14 +25,7 @@ from tasks.core.selection import (
 from tasks.core.zoo_file import Candidate
 
 MAX_MAP_IMAGES = 200  # of each domain: more only blacken the map
-NO_LABELS = "no target labels, so the ranking rests {on}: it can't say which is best on the target"
-NO_SOURCE = "the distances between the domains are left out: there is no source to measure them from"
-PRIOR = "on a static prior (published accuracy where all have one, else size)"
-RULE = (
-    "Candidates are ranked by the weighted mean of their ranks over all scores; P(best) is the share of bootstrap draws in "
-    "which a candidate comes first; all with P(best) of at least {tie} are tied with the leader, and of tied candidates "
-    "the cheapest is taken (multiply-adds, then parameters), then the better mean rank."
-)
+NO_DISTANCES = "the distances between the domains are left out: "
 
 
 @dataclass(frozen=True)
@@ -91,6 +85,7 @@ def choice_of(
     ranks, best = mean_ranks(ranked), p_best(ranked)
     cost_M = _cost_order(costs, real)
     chosen, tied = choose(best, ranks, cost_M, settings.tie_p_best)
+    standing = Standing([candidates[m].name for m in real], best, ranks, cost_M, chosen, tied)
     entries = []
     for place, m in enumerate(real):
         own = {"p_best": best[place], "mean_rank": ranks[place], "tied": place in tied, "chosen": place == chosen}
@@ -103,11 +98,12 @@ def choice_of(
         ]
         entry["against_random"] = _against_random(correct_MN, real[place], random, settings.confidence)
     order = np.lexsort((ranks, -best))
-    names = [candidates[m].name for m in real]
+    by_labels = correct_MN is not None
     return {
-        "chosen": names[chosen],
-        "tied": [names[place] for place in tied],
-        "reason": (_basis(scores) if correct_MN is None else "") + _reason(names, best, chosen, tied),
+        "chosen": standing.names[chosen],
+        "tied": [standing.names[place] for place in tied],
+        "reason": reason_of(standing, scores, by_labels=by_labels),
+        "by_labels": by_labels,
         "rule": RULE.format(tie=settings.tie_p_best),
         "left_out": left_out,
         "n_labels": len(evidence.labels_N),
@@ -127,7 +123,7 @@ def _with_groups(evidence: Evidence) -> tuple[Evidence, list[str]]:
     for name, images in (("groups_N", "labelled target"), ("groups_S", "source"), ("groups_T", "target")):
         groups = getattr(evidence, name)
         n_groups = 0 if groups is None else len(np.unique(groups))
-        if n_groups == 1:
+        if n_groups == 1 < len(groups):
             told.append(
                 f"all {len(groups)} {images} images are of one group: their intervals take images as independent"
             )
@@ -144,14 +140,16 @@ def _scores(
     weights = settings.weights if has_labels else settings.weights_without
     distances: list[Score] = []
     nulls: dict[str, list[dict[str, float]]] = {}
-    if is_source_there := bool(len(evidence.origins_S)):
+    without = _no_distances(evidence)
+    if not without:
         of = evidence.features, settings.how, weights, evidence.groups_S, evidence.groups_T
         distances, nulls = similarity_scores(*of)
-    absent = [] if is_source_there else [NO_SOURCE]
+    absent = [NO_DISTANCES + without] if without and set(SIMILARITY) & set(weights) else []
     if has_labels:
         y_N = np.unique(evidence.labels_N, return_inverse=True)[1]
         features = [_with_theta(*pair) for pair in zip(candidates, evidence.features, strict=True)]
-        found = transferability_scores(features, y_N, settings.how, weights, evidence.groups_N)
+        y_S = source_codes(evidence)
+        found = transferability_scores(features, y_N, settings.how, weights, evidence.groups_N, y_S)
         return _counting(found.scores + distances), nulls, found.probe_correct_MN, found.left_out + absent
     left_out = (
         f"scores on target labels are left out: {len(evidence.labels_N)} labelled target images of {len(labels)} classes"
@@ -163,6 +161,23 @@ def _scores(
     )
     prior = _static_prior(candidates, costs, settings.how.n_bootstrap, weights)
     return _counting([*probe, *prior, *distances]), nulls, None, [left_out, *absent, *why]
+
+
+def _no_distances(evidence: Evidence) -> str:
+    """Why none can be measured; "" where they can."""
+    sizes = {"source": len(evidence.origins_S), "target": len(evidence.features[0].target_TD)}
+    if not sizes["source"]:
+        return "there is no source to measure them from"
+    return next((f"the {name} has one image alone, and they take two" for name, n in sizes.items() if n < 2), "")
+
+
+def source_codes(evidence: Evidence) -> np.ndarray:
+    """(S,) the number of each source image's class among the labelled target's; -1: of another class, or of a group in both."""
+    labels = np.unique(evidence.labels_N)
+    code_S = np.where(np.isin(evidence.source_labels_S, labels), np.searchsorted(labels, evidence.source_labels_S), -1)
+    if evidence.groups_S is not None and evidence.groups_N is not None:
+        code_S[np.isin(evidence.groups_S, evidence.groups_N)] = -1
+    return code_S
 
 
 def _counting(scores: list[Score]) -> list[Score]:
@@ -267,27 +282,6 @@ def _cost_order(costs: Costs, members: np.ndarray) -> np.ndarray:
     """(M,) 0 for the cheapest: multiply-adds, then parameters; equal costs share a place."""
     both_M2 = np.stack([costs.n_multiply_adds[members], costs.n_parameters[members]], axis=1)
     return np.unique(both_M2, axis=0, return_inverse=True)[1].ravel()
-
-
-def _basis(scores: list[Score]) -> str:
-    """What a ranking without target labels rests on."""
-    counting = {score.name for score in scores if score.weight > 0}
-    parts = {
-        "on how alike the domains look": bool(counting & set(SIMILARITY)),
-        "on the labelled source": "source_probe" in counting,
-        PRIOR: "static_prior" in counting,
-    }
-    on = [words for words, is_there in parts.items() if is_there]
-    listed = " and ".join(filter(None, [", ".join(on[:-1]), on[-1]]))
-    return NO_LABELS.format(on=listed) + "; "
-
-
-def _reason(names: list[str], p_best_M: np.ndarray, chosen: int, tied: list[int]) -> str:
-    share = f"it comes first in {p_best_M[chosen]:.0%} of the bootstrap draws"
-    if len(tied) == 1:
-        return f"{names[chosen]} is ahead: {share}"
-    others = ", ".join(names[m] for m in tied if m != chosen)
-    return f"{names[chosen]} can't be told apart from {others}: {share}; the cheapest of them is taken"
 
 
 def _map(evidence: Evidence, m: int) -> dict[str, Any]:

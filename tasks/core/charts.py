@@ -34,14 +34,14 @@ def _svg(figure: Any) -> str:
 
 
 def selection_chart(candidates: list[dict[str, Any]]) -> str:
-    """P(best) per candidate, and each score with its interval; the null of a distance is a grey tick."""
+    """How often each candidate comes first, and each score with its interval; the null of a distance is a grey tick."""
     names = [entry["name"] for entry in candidates]
     scores = list(candidates[0]["scores"])
-    figure = _figure(9.5, 1.2 + 0.3 * len(names) * ((len(scores) + 3) // 3))
+    figure = _figure(9.5, (0.8 + 0.25 * len(names)) * ((len(scores) + 3) // 3))
     axes = figure.subplots((len(scores) + 3) // 3, 3, squeeze=False).ravel()
     rows = np.arange(len(names))[::-1]
     axes[0].barh(rows, [entry["p_best"] for entry in candidates], color=CYCLE[0])
-    axes[0].set(title="P(best)", xlim=(0, 1))
+    axes[0].set(title="first in the draws", xlim=(0, 1))
     for axis, score in zip(axes[1:], scores, strict=False):
         entries = [entry["scores"][score] for entry in candidates]
         value = np.array([e["value"] for e in entries])
@@ -53,6 +53,7 @@ def selection_chart(candidates: list[dict[str, Any]]) -> str:
         axis.set(title=score.replace("_", " "), xlabel=better)
     for axis in axes[: len(scores) + 1]:
         axis.set_yticks(rows, names)
+        axis.set_ylim(-0.6, len(names) - 0.4)
     for axis in axes[len(scores) + 1 :]:
         axis.set_axis_off()
     return _svg(figure)

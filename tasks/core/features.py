@@ -38,6 +38,10 @@ class Features:
         """(len(image_ids), D) float32: each image's plain view, joined by id. ValueError names images that are absent."""
         return np.asarray(self.x_ND[_places(self._plain_row_of, image_ids, "features")], np.float32)
 
+    def among(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those rows of a manifest whose image has features: extraction may be capped."""
+        return rows[rows["image_id"].isin(self._plain_row_of.index)].reset_index(drop=True)
+
     def rows_of(self, image_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """x, as float32, of all views of these images, and for each row the position of its image in `image_ids`."""
         position = pd.Series(range(len(image_ids)), index=image_ids)

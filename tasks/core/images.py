@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from tasks.core.headers import DECODED, REFUSED_MODES, upright
 from tasks.core.store import open_store
 
+MADE = "\0made/"  # no image under a root can have such a path
 CACHE_BYTES = 2**30  # decoded pixels kept in memory; beyond it the oldest are decoded again
 
 
@@ -40,14 +41,26 @@ def read_square(
 
 
 class ImageFiles:
-    """Images under one root (a folder, an archive or a pack), by relative path; each is decoded once while the cache has room."""
+    """Images under one root (a folder, an archive or a pack), by relative path; each is decoded once while the cache has room.
 
-    def __init__(self, root: Path, side_px: int, interpolation: str = "bilinear", crop_share: float = 1.0) -> None:
+    A path that begins with MADE names an image that a stage made: it is looked for under `made_root`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        side_px: int,
+        interpolation: str = "bilinear",
+        crop_share: float = 1.0,
+        made_root: Path | None = None,
+    ) -> None:
         self.root = root
+        self.made_root = made_root
         self.side_px = side_px
         self.interpolation = interpolation
         self.crop_share = crop_share
         self._store = open_store(root)
+        self._made = open_store(made_root) if made_root is not None else self._store
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()  # several threads may decode
@@ -57,8 +70,14 @@ class ImageFiles:
         if cached is not None:
             return cached
         try:
-            pixels = read_square(BytesIO(self._store.read(path)), self.side_px, self.interpolation, self.crop_share)
+            store, name = (self._made, path.removeprefix(MADE)) if path.startswith(MADE) else (self._store, path)
+            pixels = read_square(BytesIO(store.read(name)), self.side_px, self.interpolation, self.crop_share)
         except Exception as error:  # it could be read when it was measured
+            if path.startswith(MADE):
+                raise ValueError(
+                    f"{self.made_root}/{path.removeprefix(MADE)} changed or vanished ({type(error).__name__}); run the stage "
+                    "that made it again"
+                ) from None
             raise ValueError(
                 f"{self.root / path} changed or vanished since build_manifest ({type(error).__name__}); restore it, or run "
                 "the pipeline again to take it out"

@@ -1,4 +1,8 @@
-"""People's later labels: given entries in a table of their own, of which the last one for an image counts."""
+"""People's later labels: given entries in a table of their own, of which the last one for an image counts.
+
+An entry with `asked_of` (the id of the pair of models that the guard compares) answers the guard: it never becomes part of
+the manifest, so that what is trained stays the same. An image may have one label for each id beside the ordinary one.
+"""
 
 import csv
 import difflib
@@ -13,7 +17,8 @@ import pandas as pd
 
 from tasks.core.files import write_text
 
-LABEL_COLUMNS = ["path", "label", "by", "on"]
+LABEL_COLUMNS = ["path", "label", "by", "on", "asked_of"]
+OLD_COLUMNS = LABEL_COLUMNS[:4]  # of files from before the guard could ask: their labels are ordinary ones
 NEEDS_QUOTES = re.compile(r'[",\r\n]')
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 N_TOLD = 3  # of each kind of problem; a wrong column would otherwise be told once per line
@@ -29,18 +34,23 @@ def read_labels(path: Path) -> pd.DataFrame:
             f"{','.join(LABEL_COLUMNS)} into it"
         )
     header, lines = _lines(path)
-    if header != LABEL_COLUMNS:
+    if header not in (LABEL_COLUMNS, OLD_COLUMNS):
         raise ValueError(
             f"{path}: line 1 must be the header {','.join(LABEL_COLUMNS)}, not {','.join(header)!r}; restore it with git"
         )
     problems = _problems(lines, {"path": (0, bool), "by": (2, bool), "on": (3, _is_date)}, n_cells=len(header))
     if problems:
         raise ValueError(f"{path}: {_first(problems)}; mend the file or restore it with git")
-    return pd.DataFrame([cells for _, cells in lines], columns=LABEL_COLUMNS, dtype=str)
+    labels = pd.DataFrame([cells for _, cells in lines], columns=header, dtype=str)
+    return labels if "asked_of" in header else labels.assign(asked_of="")
 
 
 def read_wanted_labels(path: Path) -> pd.DataFrame:
-    """path and label of every row of a person's own table. ValueError names line and column of what is missing."""
+    """path, label and asked_of of every row of a person's own table. ValueError names line and column of what is missing.
+
+    Where the table has no column asked_of it is empty. Where it has one, every row must have it, and an empty label is a
+    question that isn't answered yet; ValueError if none is.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; name a CSV file with the columns path and label")
     header, lines = _lines(path)
@@ -49,8 +59,10 @@ def read_wanted_labels(path: Path) -> pd.DataFrame:
             f"{path}: the header must name the columns path and label once each; it is {','.join(header)!r}; "
             "write them there, with commas between the columns"
         )
-    columns = {name: header.index(name) for name in ("path", "label")}
-    checks = {name: (column, bool) for name, column in columns.items()}
+    is_asked = "asked_of" in header
+    columns = {name: header.index(name) for name in ("path", "label", "asked_of")[: 2 + is_asked]}
+    needed = ("path", "asked_of") if is_asked else ("path", "label")
+    checks = {name: (columns[name], bool) for name in needed}
     problems = _problems(lines, checks, n_cells=len(header))
     if problems:
         raise ValueError(
@@ -59,7 +71,15 @@ def read_wanted_labels(path: Path) -> pd.DataFrame:
         )
     if not lines:
         raise ValueError(f"{path} holds no label: there is nothing below its header; write one line per image")
-    return pd.DataFrame([[cells[i] for i in columns.values()] for _, cells in lines], columns=list(columns), dtype=str)
+    wanted = pd.DataFrame(
+        [[cells[i] for i in columns.values()] for _, cells in lines], columns=list(columns), dtype=str
+    )
+    if (wanted["label"] == "").all():
+        raise ValueError(
+            f"{path}: none of its {len(wanted)} rows has a label yet; "
+            "write the class of the images that you know into the column label"
+        )
+    return wanted if is_asked else wanted.assign(asked_of="")
 
 
 def write_labels(path: Path, labels: pd.DataFrame) -> None:
@@ -69,15 +89,46 @@ def write_labels(path: Path, labels: pd.DataFrame) -> None:
 
 
 def with_given_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the last given label of each path; an empty one takes the label back.
+    """The rows with the last given ordinary label of each path; an empty one takes the label back.
 
     An image that was given as split unlabelled and has a person's label now is free to be learnt from: its split is
     emptied, so that it follows its group. Entries of other paths change nothing: rows may have been sampled.
     """
-    last = _last_labels(labels)
+    last = {path: label for (path, asked_of), label in last_labels(labels).items() if not asked_of}
     label = [last.get(path, label) for path, label in zip(rows["path"], rows["label"], strict=True)]
     is_named = rows["path"].map(lambda path: bool(last.get(path))).astype(bool)
     return rows.assign(label=label, split=rows["split"].mask(is_named & (rows["split"] == "unlabelled"), ""))
+
+
+def asked_labels(labels: pd.DataFrame) -> pd.DataFrame:
+    """path, label, asked_of: the last answer to each question, in the order of path and asked_of; none if it was taken back."""
+    last = sorted((*key, label) for key, label in last_labels(labels).items() if key[1] and label)
+    return pd.DataFrame(last, columns=["path", "asked_of", "label"], dtype=str)[["path", "label", "asked_of"]]
+
+
+def unentered(asked_path: Path, labels_path: Path) -> int:
+    """How many answers a list of asked labels holds that the labels don't know; 0 where there is no list."""
+    if not asked_path.exists():
+        return 0
+    header, lines = _lines(asked_path)
+    if not {"path", "label", "asked_of"} <= set(header):
+        return 0
+    asked = pd.DataFrame([cells for _, cells in lines if len(cells) == len(header)], columns=header, dtype=str)
+    known = last_labels(read_labels(labels_path))
+    answers = asked[asked["label"].str.strip() != ""]
+    rows = zip(answers["path"], answers["label"], answers["asked_of"], strict=True)
+    return sum(known.get((path, asked_of)) != label for path, label, asked_of in rows)
+
+
+def last_labels(labels: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(path, asked_of) → the last label entered, "" where it was taken back; the latest entry stands last."""
+    last = labels.drop_duplicates(["path", "asked_of"], keep="last")
+    return dict(zip(zip(last["path"], last["asked_of"], strict=True), last["label"], strict=True))
+
+
+def asked_of_latest(labels: pd.DataFrame) -> dict[str, str]:
+    """Path → asked_of of the label that was entered last and still stands; such labels are taken back one after the other."""
+    return {path: asked_of for (path, asked_of), label in last_labels(labels).items() if label}
 
 
 def added_labels(
@@ -90,23 +141,19 @@ def added_labels(
 ) -> pd.DataFrame:
     """The entries with the new ones behind them, less those that say again what the last one says.
 
-    An empty label takes one back. `rows`: the manifest's, with the labels as they are now. ValueError lists all problems
-    of the new entries at once.
+    An empty label takes one back. `rows`: the manifest's, with the ordinary labels as they are now. ValueError lists all
+    problems of the new entries at once.
     """
     unknown = sorted(set(new["label"]) - {"", *known_classes})
-    problems = _path_problems(new, set(rows["path"])) + _refusals(new, rows)
+    problems = _path_problems(new, set(rows["path"])) + _refusals(new[new["asked_of"] == ""], rows)
     if (new["by"] == "").any():
         problems.append("it is not said who gives the label; name the person")
     problems += _odd_classes(unknown) if allow_new_classes else _unknown_classes(unknown, sorted(known_classes))
     if problems:
         raise ValueError("; ".join(problems))
-    now = _last_labels(labels)
-    fresh = new[[now.get(path) != label for path, label in zip(new["path"], new["label"], strict=True)]]
-    return pd.concat([labels, fresh.drop_duplicates("path")[LABEL_COLUMNS]], ignore_index=True)
-
-
-def _last_labels(labels: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(labels["path"], labels["label"], strict=True))
+    now, keys = last_labels(labels), ["path", "asked_of"]
+    fresh = new[[now.get((path, of)) != label for path, of, label in new[[*keys, "label"]].itertuples(index=False)]]
+    return pd.concat([labels, fresh.drop_duplicates(keys)[LABEL_COLUMNS]], ignore_index=True)
 
 
 def _path_problems(new: pd.DataFrame, known: set[str]) -> list[str]:

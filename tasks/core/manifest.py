@@ -17,7 +17,8 @@ from tasks.core.runtime import address_seed, is_quiet
 from tasks.core.store import Store
 
 COLUMNS = ["image_id", "content_id", "path", "domain", "origin", "split", "group_id", "label", "problem"]
-SPLITS = ("train", "val", "guard", "test", "unlabelled")
+SPLITS = ("train", "val", "guard", "test", "unlabelled", "holdout")
+HELD_OUT = ("val", "guard", "holdout")  # target images that nothing is learnt from and that are no test
 ID_LENGTH = 16
 CHUNK_IMAGES = 4096  # in flight: memory stays flat
 

@@ -10,6 +10,8 @@ from scipy.stats import norm, rankdata
 
 from tasks.core.folds import group_codes
 
+N_DECIMALS = 12
+
 
 @dataclass(frozen=True)
 class Score:
@@ -31,8 +33,9 @@ class Score:
         return self.draws_BM - self.draws_BM.mean(0) + self.value_M
 
     def ranks(self, values: np.ndarray) -> np.ndarray:
-        """Rank 1 is best; equal values share their mean rank."""
-        return rankdata(-values if self.higher_is_better else values, axis=-1)
+        """Rank 1 is best; values that are equal but for rounding share their mean rank."""
+        coarse = np.round(values, N_DECIMALS)  # (5/7 + 2/7) / 2 and 1/2 differ in the last bit
+        return rankdata(-coarse if self.higher_is_better else coarse, axis=-1)
 
 
 def mean_ranks(scores: list[Score]) -> np.ndarray:

@@ -29,6 +29,8 @@ class ReportFacts:
     validation: dict[str, Any]
     history: pd.DataFrame
     preview: bytes
+    to_label: pd.DataFrame
+    to_label_sheet: bytes
     lineage: dict[str, str]
 
 
@@ -45,14 +47,24 @@ def render(facts: ReportFacts) -> str:
     return environment.get_template(TEMPLATE).render(
         f=facts,
         groups=facts.groups.to_dict("records"),
+        guard_word=guard_word(facts.decision["guard"]),
         guard_class=GUARD_CLASSES[facts.decision["guard"]["decision"]],
         failed_rules="; ".join(failed),
         preview=base64.b64encode(facts.preview).decode(),
+        to_label=facts.to_label.to_dict("records"),
+        to_label_sheet=base64.b64encode(facts.to_label_sheet).decode(),
         charts=_charts(facts),
         num=_number,
         plus=_signed,
         percent=lambda share: f"{share:.0%}",
     )
+
+
+def guard_word(guard: dict[str, Any]) -> str:
+    """adopt (proven, at which one-sided level) | adopt (unproven) | keep source-only | inconclusive."""
+    if guard["decision"] == "adopt":
+        return f"adopt (proven, {guard['level']:.0%} one-sided)" if guard["is_proven"] else "adopt (unproven)"
+    return "keep source-only" if guard["decision"] == "keep" else "inconclusive, source-only stays"
 
 
 def _charts(facts: ReportFacts) -> dict[str, Markup]:

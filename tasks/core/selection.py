@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from tasks.core.feature_space import check_features, check_labelled, rotated, spectrum, standardised
 from tasks.core.folds import group_codes
+from tasks.core.jackknife import drawn, left_out
+from tasks.core.null_splits import null_splits
 from tasks.core.ranking import Score, resample_counts
 from tasks.core.runtime import address_rng, is_quiet
 from tasks.core.similarity import PAIR_DISTANCES, PairDistance, domain_errors, pooled_standard, proxy_a
 from tasks.core.transferability import (
     balanced,
     balanced_drawn,
-    check_features,
-    check_labelled,
-    drawn_moments,
     h_score_of,
     knn_correct,
     leep,
@@ -26,15 +26,12 @@ from tasks.core.transferability import (
     linear_probe_correct,
     logme_of,
     moments,
-    rotated,
     shrinkage,
-    spectrum,
-    standardised,
+    transfer_probe_correct,
 )
 
-TRANSFERABILITY = ("knn", "linear_probe", "logme", "h_score", "leep")
+TRANSFERABILITY = ("knn", "linear_probe", "transfer_probe", "logme", "h_score", "leep")
 SIMILARITY = ("proxy_a_distance", *PAIR_DISTANCES)
-N_NULL_SPLITS = 20  # of the source, for the mean and the upper 95 % of each distance at true 0
 NULL_SHARE = 0.95
 
 
@@ -68,6 +65,16 @@ class LabelledScores:
     left_out: list[str]
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Classes of the labelled target images and of the source's (S; below 0: plays no part), groups, bootstrap counts."""
+
+    y_N: np.ndarray
+    groups_N: np.ndarray | None
+    y_S: np.ndarray | None
+    counts_BN: np.ndarray
+
+
 Column = tuple[float, np.ndarray]  # a candidate's score and its draws (B,)
 Null = dict[str, float]
 
@@ -78,52 +85,75 @@ def transferability_scores(
     settings: ScoreSettings,
     weights: dict[str, float],
     groups_N: np.ndarray | None = None,
+    y_S: np.ndarray | None = None,
 ) -> LabelledScores:
-    """knn, linear_probe, logme, h_score, and leep where every candidate has a source head.
+    """knn, linear_probe, logme, h_score; transfer_probe where the source has every class, leep where all have a source head.
 
-    The cross-validated ones resample per-image outcomes; the others are refitted, in the leading components only.
+    y_S: the source's labels in the numbers of y_N, below 0 for images that play no part. The cross-validated scores
+    resample per-image outcomes; logme and h_score what they are without each image or group.
     """
     for candidate in candidates:
         check_labelled(candidate.labelled_ND, y_N)
-    counts_BN = resample_counts(y_N, groups_N, settings.n_bootstrap, address_rng(settings.seed, "transferability"))
-    headless = sum(candidate.theta_NZ is None for candidate in candidates)
-    names = [name for name in TRANSFERABILITY if name in weights and not (name == "leep" and headless)]
+    draws = address_rng(settings.seed, "transferability")
+    labels = Labels(y_N, groups_N, y_S, resample_counts(y_N, groups_N, settings.n_bootstrap, draws))
+    absent = {"transfer_probe": _no_transfer_probe(labels), "leep": _no_leep(candidates)}
+    names = [name for name in TRANSFERABILITY if name in weights and not absent.get(name)]
     columns: dict[str, list[Column]] = {name: [] for name in names}
     probes = []
     for candidate in tqdm(candidates, desc="transferability", disable=is_quiet()):
-        probe = linear_probe_correct(candidate.labelled_ND, y_N, settings.probe_inverse_l2, groups_N)
-        knn = knn_correct(candidate.labelled_ND, y_N, settings.n_neighbors, groups_N)
-        found = {
-            "knn": (balanced(knn, y_N), balanced_drawn(knn, y_N, counts_BN)),
-            "linear_probe": (balanced(probe, y_N), balanced_drawn(probe, y_N, counts_BN)),
-            **_refitted(candidate, y_N, counts_BN, names),
-        }
-        probes.append(probe)
+        probes.append(linear_probe_correct(candidate.labelled_ND, y_N, settings.probe_inverse_l2, groups_N))
+        right = {"linear_probe": probes[-1], **_guessed_right(candidate, labels, settings, names)}
+        found = {name: (balanced(ok, y_N), balanced_drawn(ok, y_N, labels.counts_BN)) for name, ok in right.items()}
+        found |= _of_the_whole(candidate, labels, names)
         for name in names:
             columns[name].append(found[name])
-    left_out = [_no_leep(headless, len(candidates))] if headless and "leep" in weights else []
-    return LabelledScores(_scores(columns, True, weights), np.stack(probes), left_out)
+    told = [f"{name} is left out: {why}" for name, why in absent.items() if why and name in weights]
+    return LabelledScores(_scores(columns, True, weights), np.stack(probes), told)
 
 
-def _refitted(
-    candidate: CandidateFeatures, y_N: np.ndarray, counts_BN: np.ndarray, names: list[str]
-) -> dict[str, Column]:
-    found: dict[str, Column] = {}
-    if "logme" in names or "h_score" in names:
-        parts, alpha = spectrum(candidate.labelled_ND), shrinkage(candidate.labelled_ND)
-        exact, drawn = moments(parts, y_N), drawn_moments(parts, y_N, counts_BN)
-        found["logme"] = logme_of(exact), np.array([logme_of(one) for one in drawn])
-        found["h_score"] = h_score_of(exact, alpha), np.array([h_score_of(one, alpha) for one in drawn])
-    if "leep" in names and candidate.theta_NZ is not None:
-        found["leep"] = leep(candidate.theta_NZ, y_N), leep_drawn(candidate.theta_NZ, y_N, counts_BN)
+def _guessed_right(
+    candidate: CandidateFeatures, labels: Labels, settings: ScoreSettings, names: list[str]
+) -> dict[str, np.ndarray]:
+    """(N,) bool per score that judges image by image."""
+    own, inverse_l2 = (candidate.labelled_ND, labels.y_N), settings.probe_inverse_l2
+    found = {}
+    if "knn" in names:
+        found["knn"] = knn_correct(*own, settings.n_neighbors, labels.groups_N)
+    if "transfer_probe" in names and labels.y_S is not None:
+        is_used_S = labels.y_S >= 0
+        source = candidate.source_SD[is_used_S], labels.y_S[is_used_S]
+        found["transfer_probe"] = transfer_probe_correct(*source, *own, inverse_l2, labels.groups_N)
     return found
 
 
-def _no_leep(n_headless: int, n_candidates: int) -> str:
-    return (
-        f"leep is left out: {n_headless} of {n_candidates} candidates have no source head, and a score that some lack "
-        "can't rank them all"
-    )
+def _of_the_whole(candidate: CandidateFeatures, labels: Labels, names: list[str]) -> dict[str, Column]:
+    """Scores of all images at once: LogME and H-score jackknifed, LEEP refitted."""
+    x_ND, y_N, found = candidate.labelled_ND, labels.y_N, {}
+    if "logme" in names or "h_score" in names:
+        codes_N = group_codes(labels.groups_N, len(y_N))
+        counts_BG = labels.counts_BN[:, np.unique(codes_N, return_index=True)[1]]
+        parts = spectrum(x_ND)
+        exact = moments(parts, y_N)
+        values = logme_of(exact), h_score_of(exact, shrinkage(x_ND))
+        for name, value, without_G in zip(("logme", "h_score"), values, left_out(parts, y_N, codes_N), strict=True):
+            found[name] = value, drawn(value, without_G, counts_BG)
+    if "leep" in names and candidate.theta_NZ is not None:
+        found["leep"] = leep(candidate.theta_NZ, y_N), leep_drawn(candidate.theta_NZ, y_N, labels.counts_BN)
+    return found
+
+
+def _no_leep(candidates: list[CandidateFeatures]) -> str:
+    """Why LEEP can't be computed; "" where it can."""
+    n_headless = sum(candidate.theta_NZ is None for candidate in candidates)
+    why = f"{n_headless} of {len(candidates)} candidates have no source head, and a score that some lack can't rank them all"
+    return why if n_headless else ""
+
+
+def _no_transfer_probe(labels: Labels) -> str:
+    """Why the source can't help to learn the target's classes; "" where it can."""
+    classes = np.unique(labels.y_N)
+    n_lacking = len(classes) if labels.y_S is None else int((~np.isin(classes, labels.y_S)).sum())
+    return f"{n_lacking} of {len(classes)} target classes have no labelled source image" if n_lacking else ""
 
 
 def similarity_scores(
@@ -139,6 +169,8 @@ def similarity_scores(
     At true 0 the distances of means, kernels and covariances fall with 1/n + 1/m, so their null is scaled from the
     parts' sizes to the samples'; proxy-A's null is that of the smaller parts.
     """
+    if not (names := [name for name in SIMILARITY if name in weights]):
+        return [], {}
     for candidate in candidates:
         check_features(source=candidate.source_SD, target=candidate.target_TD)
     n_source, n_target = len(candidates[0].source_SD), len(candidates[0].target_TD)
@@ -150,7 +182,6 @@ def similarity_scores(
     ).astype(float)
     groups_N = _joined(groups_S, groups_T, n_source, n_target)
     halves_KS = null_splits(group_codes(groups_S, n_source), n_target, settings.seed)
-    names = [name for name in SIMILARITY if name in weights]
     columns: dict[str, list[Column]] = {name: [] for name in names}
     nulls: dict[str, list[Null]] = {name: [] for name in names}
     for candidate in tqdm(candidates, desc="similarity", disable=is_quiet()):
@@ -193,31 +224,6 @@ def source_probe_score(
         right = linear_probe_correct(candidate.source_SD[is_used_S], y_S, settings.probe_inverse_l2, groups_S)
         column.append((balanced(right, y_S), balanced_drawn(right, y_S, counts_BN)))
     return _scores({"source_probe": column}, True, weights), []
-
-
-def null_splits(codes_S: np.ndarray, n_target: int, seed: int) -> np.ndarray:
-    """(K, S) of 1 (first part), 2 (second part) and 0 (left out): the source's whole groups, split in two K times.
-
-    The parts are halves as far as whole groups allow; the second one ends with the group that brings it to the
-    target's size. ValueError where a part would have fewer than two images.
-    """
-    size_G = np.bincount(codes_S)
-    splits_KS = np.zeros((N_NULL_SPLITS, len(codes_S)), dtype=np.int64)
-    for number in range(N_NULL_SPLITS if len(size_G) > 1 else 0):
-        order = address_rng(seed, "null", number).permutation(len(size_G))
-        reached = size_G[order].cumsum()
-        cut = 1 + int(np.abs(reached[:-1] - len(codes_S) / 2).argmin())
-        before = reached[cut:] - size_G[order[cut:]] - reached[cut - 1]
-        part_G = np.zeros(len(size_G), dtype=np.int64)
-        part_G[order[:cut]] = 1
-        part_G[order[cut:][before < n_target]] = 2
-        splits_KS[number] = part_G[codes_S]
-    if min((splits_KS == 1).sum(1).min(), (splits_KS == 2).sum(1).min()) < 2:
-        raise ValueError(
-            f"the source's {len(codes_S)} images in {len(size_G)} groups can't be split into two parts of at least two "
-            "images and whole groups each, which the distances' null needs: give more source images or groups"
-        )
-    return splits_KS
 
 
 def _joined(

@@ -15,8 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from tasks.core.feature_space import check_features, rotated, standardised
 from tasks.core.folds import out_of_fold
-from tasks.core.transferability import balanced, check_features, rotated, standardised
+from tasks.core.transferability import balanced
 
 PROBE_INVERSE_L2 = 0.01
 MAX_FRECHET_DIMENSIONS = 64  # a covariance of more needs more images than a sample has

@@ -7,16 +7,17 @@ import pandas as pd
 from tasks.core.runtime import address_seed
 
 HELD_OUT = ("val", "guard", "test")
-MIN_GUARD_GROUPS = 10
+MIN_GROUPS = 10
 
 
 @dataclass(frozen=True)
 class SplitShares:
-    """Shares of a domain's images, 0..1; the rest is train."""
+    """Shares of a domain's images, 0..1; the rest is train. The holdout's is of the unlabelled ones, 0..0.5."""
 
     source_val: float
     target_val: float
     target_test: float
+    target_holdout: float
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LabelBudget:
 
 
 def with_splits(rows: pd.DataFrame, shares: SplitShares, budget: LabelBudget, seed: int) -> pd.DataFrame:
-    """The rows with `split` filled: train, val, guard, test or unlabelled (source: train or val; others stay unused).
+    """The rows with `split` filled: train, val, guard, test, unlabelled or holdout (source: train or val; others stay unused).
 
     Unlabelled images of a held-out group are marked `held_out`: to learn from them would leak the group.
     """
@@ -38,11 +39,12 @@ def with_splits(rows: pd.DataFrame, shares: SplitShares, budget: LabelBudget, se
     target = target.assign(split=_filled(target, {"val": shares.target_val, "test": shares.target_test}, seed))
     target = _guard_split_off(target, budget.n_guard, seed)
     target = _labels_limited(target, budget.per_class, seed)
+    target = _holdout_split_off(target, shares.target_holdout, seed)
     return pd.concat([source, target]).sort_index()
 
 
 def hidden_labels(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows as every stage may see them: labels of test, guard and unlabelled target images are taken out."""
+    """The rows as every stage may see them: of the target's, only those of train and val are left."""
     seen = (rows["domain"] == "source") | rows["split"].isin(("train", "val"))
     return rows.assign(label=rows["label"].where(seen, ""))
 
@@ -115,7 +117,7 @@ def _guard_split_off(target: pd.DataFrame, n_guard: int, seed: int) -> pd.DataFr
     little about the others, so every group is then shared out by image. Neither side is ever trained on.
     """
     val = target[target["split"] == "val"]
-    unit = val["group_id"] if val["group_id"].nunique() >= MIN_GUARD_GROUPS else val["image_id"]
+    unit = val["group_id"] if val["group_id"].nunique() >= MIN_GROUPS else val["image_id"]
     sizes = unit.groupby(unit).size()
     order = sorted(sizes.index, key=lambda name: address_seed(seed, "guard", name))
     chosen: list[str] = []
@@ -134,3 +136,21 @@ def _labels_limited(target: pd.DataFrame, per_class: int | None, seed: int) -> p
     order = pd.Series([address_seed(seed, "label", i) for i in train["image_id"]], index=train.index, dtype="uint64")
     rank = order.groupby(train["label"]).rank(method="first")
     return target.assign(split=target["split"].mask(rank.reindex(target.index) > per_class, "unlabelled"))
+
+
+def _holdout_split_off(target: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Unlabelled images become holdout, in addressed order, until the share of them is reached; no label is looked at.
+
+    By whole groups without a training image, at most half of their images, where there are at least 10 such groups;
+    else by image, for the reason that the guard has. Nothing is learnt from the holdout.
+    """
+    unlabelled = target[target["split"] == "unlabelled"]
+    trained_on = target.loc[target["split"] == "train", "group_id"]
+    free = unlabelled[~unlabelled["group_id"].isin(set(trained_on))]
+    if free["group_id"].nunique() < MIN_GROUPS:
+        free = unlabelled.assign(group_id=unlabelled["image_id"])
+    of_free = min(share * len(unlabelled) / max(len(free), 1), 0.5)
+    # an address of its own: the groups left over by the draw of val and test are the last in that draw's order
+    drawn = draw_splits(free.assign(label=""), {"holdout": of_free}, address_seed(seed, "holdout"))
+    taken = (drawn == "holdout").reindex(target.index, fill_value=False)
+    return target.assign(split=target["split"].mask(taken, "holdout"))

@@ -10,25 +10,21 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.linear_model import LogisticRegression
 
-from tasks.core.folds import group_codes, out_of_fold
+from tasks.core.feature_space import (
+    DEAD,
+    Spectrum,
+    check_features,
+    check_labelled,
+    rotated,
+    spectrum,
+    standardised,
+)
+from tasks.core.folds import folds, group_codes, out_of_fold
 
-RANK_TOLERANCE = 1e-10  # singular values below this share of the largest are numerical noise
-GRAM_TOLERANCE = 1e-12  # the same for squares of them
-DEAD = np.finfo(float).tiny  # features without any variation have rank 0: evidence of the noise alone, H-score 0
 LOG_RATIO_REACH, N_GRID, N_ZOOMS = 30.0, 33, 6  # log(alpha/beta) around the mean power, to 30/16^6 = 2e-6
-N_COMPONENTS = 128  # leading principal components that bootstrap draws are refitted on
 N_BLOCK = 256  # rows whose neighbours are sought at once
 TEMPERATURE = 0.07  # of a neighbour's vote
 SHARE_TOLERANCE = 1e-3  # half-precision softmax outputs add up to 1 within this
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Centred features as a thin SVD: u (N, k), s (k,), and the number of columns D they came from."""
-
-    u_Nk: np.ndarray
-    s_k: np.ndarray
-    n_features: int
 
 
 @dataclass(frozen=True)
@@ -38,63 +34,7 @@ class Moments:
     power_k: np.ndarray
     z_kC: np.ndarray
     size_C: np.ndarray
-    all_power: float  # of all directions, also those left out of power_k
     n_features: int
-
-
-def spectrum(x_ND: np.ndarray) -> Spectrum:
-    centred = np.asarray(x_ND, dtype=np.float64)
-    centred = centred - centred.mean(0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    kept = s > max(RANK_TOLERANCE * s[0], DEAD)
-    return Spectrum(u[:, kept], s[kept], centred.shape[1])
-
-
-def rotated(x_ND: np.ndarray) -> np.ndarray:
-    """(N, rank): the same points in principal components, largest first: all inner products of centred rows kept."""
-    parts = spectrum(x_ND)
-    return parts.u_Nk * parts.s_k if len(parts.s_k) else np.zeros((len(x_ND), 1))
-
-
-def standardised(x_ND: np.ndarray) -> np.ndarray:
-    """Each feature with mean 0 and deviation 1; constant features become 0."""
-    x = np.array(x_ND, dtype=np.float64)
-    x -= x.mean(0)
-    deviation = x.std(0)
-    deviation[deviation == 0] = 1
-    x /= deviation
-    return x
-
-
-def check_features(**named_ND: np.ndarray) -> None:
-    """ValueError that lists what is wrong with arrays of features: their shape, fewer than 2 images, gaps."""
-    problems = []
-    for name, x_ND in named_ND.items():
-        x = np.asarray(x_ND)
-        if x.ndim != 2 or x.shape[1] == 0:
-            problems.append(f"{name} have the shape {x.shape}, not (images, features)")
-        elif len(x) < 2:
-            problems.append(f"{name} hold {len(x)} images, at least 2 are needed")
-        elif x.dtype.kind not in "fiub":
-            problems.append(f"{name} are of type {x.dtype}, not numbers")
-        elif not np.isfinite(x).all():
-            problems.append(f"{name} hold {int((~np.isfinite(x)).sum())} values that are not finite numbers")
-    if len({np.shape(x)[1] for x in named_ND.values()} if not problems else ()) > 1:
-        problems.append(" and ".join(named_ND) + " have different numbers of columns: use one network for both")
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def check_labelled(x_ND: np.ndarray, y_N: np.ndarray, name: str = "features") -> None:
-    """ValueError unless features and integer labels of at least two classes belong together."""
-    check_features(**{name: x_ND})
-    y = np.asarray(y_N)
-    if y.shape != (len(x_ND),):
-        raise ValueError(f"labels have the shape {y.shape}, but there are {len(x_ND)} images: give one label per image")
-    if y.dtype.kind not in "iub":
-        raise ValueError(f"labels are of type {y.dtype}: give integers, one number per class")
-    if len(np.unique(y)) < 2:
-        raise ValueError(f"all {len(y)} labels are {y[0]}: a score needs at least two classes")
 
 
 def logme(x_ND: np.ndarray, y_N: np.ndarray) -> float:
@@ -128,38 +68,17 @@ def one_hot(y_N: np.ndarray) -> np.ndarray:
 
 
 def moments(parts: Spectrum, y_N: np.ndarray) -> Moments:
-    """Of all images, exactly."""
-    y_NC, power_k = one_hot(y_N), parts.s_k**2
-    return Moments(power_k, parts.u_Nk.T @ y_NC, y_NC.sum(0), float(power_k.sum()), parts.n_features)
-
-
-def drawn_moments(parts: Spectrum, y_N: np.ndarray, counts_BN: np.ndarray) -> list[Moments]:
-    """Of B bootstrap draws, in the leading 128 components of all images: exact where the rank is not larger.
-
-    Beyond that they show the spread only. Measured against exact refits, as a ratio of deviations: LogME 0.9 to 1.0 and
-    H-score 1.0 to 1.5 at (N, D) = (150, 300); LogME 0.8 to 1.5 where features say something and 0.25 to 0.6 where they
-    say nothing, H-score 0.5 to 9, mostly wider than it is, at N from 600 to 2,000 and D from 512 to 1,280.
-    """
-    y_NC, p_Nk = one_hot(y_N), (parts.u_Nk * parts.s_k)[:, :N_COMPONENTS]
-    rest_N = (parts.u_Nk[:, N_COMPONENTS:] ** 2) @ (parts.s_k[N_COMPONENTS:] ** 2)
-    return [_moments_of_draw(p_Nk, rest_N, y_NC, w_N, parts.n_features) for w_N in counts_BN.astype(float)]
-
-
-def _moments_of_draw(
-    p_Nk: np.ndarray, rest_N: np.ndarray, y_NC: np.ndarray, w_N: np.ndarray, n_features: int
-) -> Moments:
-    n_images, weighted_Nk = w_N.sum(), p_Nk * w_N[:, None]
-    mean_k, size_C = weighted_Nk.sum(0) / n_images, w_N @ y_NC
-    power, v = np.linalg.eigh(weighted_Nk.T @ p_Nk - n_images * np.outer(mean_k, mean_k))
-    kept = power > max(GRAM_TOLERANCE * power.max(initial=0), DEAD)
-    present = size_C > 0
-    sums_kC = weighted_Nk.T @ y_NC[:, present] - np.outer(mean_k, size_C[present])
-    z_kC = v[:, kept].T @ sums_kC / np.sqrt(power[kept])[:, None]
-    return Moments(power[kept], z_kC, size_C[present], float(power[kept].sum() + w_N @ rest_N), n_features)
+    y_NC = one_hot(y_N)
+    return Moments(parts.s_k**2, parts.u_Nk.T @ y_NC, y_NC.sum(0), parts.n_features)
 
 
 def logme_of(of: Moments) -> float:
-    """LogME from moments: per class, the maximum over t = alpha/beta of the evidence, beta solved in closed form.
+    """LogME from moments: the mean over classes of their evidence at its peak."""
+    return float(evidence_peak(of)[1].mean())
+
+
+def evidence_peak(of: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) ln t and (C,) evidence where it is largest over t = alpha/beta, beta solved in closed form.
 
     (1/2N) [k ln t - sum ln(t + s²) + N ln(N/E) - N - N ln 2π],  E(t) = sum z² t/(t + s²) + |y|² - |z|²
     """
@@ -173,7 +92,7 @@ def logme_of(of: Moments) -> float:
         peak_C = evidence_CT.argmax(1)
         centre_C, best_C = (np.take_along_axis(table, peak_C[:, None], 1)[:, 0] for table in (log_t_CT, evidence_CT))
         reach *= 2 / (N_GRID - 1)
-    return float(best_C.mean())
+    return centre_C, best_C
 
 
 def _evidence(
@@ -190,7 +109,7 @@ def _evidence(
 def h_score_of(of: Moments, alpha: float) -> float:
     """H-score from moments: the mean of class c is s z/n_c in the directions whose shrunk variance is known."""
     n_images = of.size_C.sum()
-    shrunk_k = ((1 - alpha) * of.power_k + alpha * of.all_power / of.n_features) / n_images
+    shrunk_k = ((1 - alpha) * of.power_k + alpha * of.power_k.sum() / of.n_features) / n_images
     between_k = of.power_k * (of.z_kC**2 / of.size_C).sum(1) / n_images
     return float((1 - alpha) * (between_k / shrunk_k).sum() / (len(of.size_C) - 1))
 
@@ -274,6 +193,51 @@ def linear_probe_correct(
     if len(x) < x.shape[1]:
         x = rotated(x)  # an L2-penalised probe sees inner products only: nothing changes but the time it takes
     return np.asarray(out_of_fold(LogisticRegression(C=inverse_l2, max_iter=1000), x, y_N, groups_N) == y_N)
+
+
+def transfer_probe_score(
+    source_SD: np.ndarray,
+    y_S: np.ndarray,
+    x_ND: np.ndarray,
+    y_N: np.ndarray,
+    inverse_l2: float,
+    groups_N: np.ndarray | None = None,
+) -> float:
+    """Balanced accuracy on the target of a probe that learns from both domains, 0..1: see `transfer_probe_correct`."""
+    return balanced(transfer_probe_correct(source_SD, y_S, x_ND, y_N, inverse_l2, groups_N), y_N)
+
+
+def transfer_probe_correct(
+    source_SD: np.ndarray,
+    y_S: np.ndarray,
+    x_ND: np.ndarray,
+    y_N: np.ndarray,
+    inverse_l2: float,
+    groups_N: np.ndarray | None = None,
+) -> np.ndarray:
+    """(N,) bool: is each target image right when its fold was left out? Fitted on the source and the target's other folds.
+
+    Logistic regression on features that are standardised over both domains, each of which weighs as much as the other:
+    the source knows the classes where a few target labels don't. Source images of other classes play no part.
+    ValueError as `linear_probe_correct`, or where a class has no source image.
+    """
+    check_features(source=source_SD, target=x_ND)
+    check_labelled(x_ND, y_N)
+    if len(lacking := np.setdiff1d(y_N, y_S)):
+        raise ValueError(
+            f"{len(lacking)} classes have no source image, the first: {lacking[0]}; leave their images out"
+        )
+    is_used_S = np.isin(y_S, y_N)
+    x, y = standardised(np.concatenate([source_SD[is_used_S], x_ND])), np.concatenate([y_S[is_used_S], y_N])
+    if len(x) < x.shape[1]:
+        x = rotated(x)
+    n_source, guessed_N = int(is_used_S.sum()), np.empty_like(y_N)
+    for fit, left_out in folds(y_N, groups_N):
+        rows = np.concatenate([np.arange(n_source), n_source + fit])
+        weight = np.repeat([len(rows) / 2 / n_source, len(rows) / 2 / len(fit)], [n_source, len(fit)])
+        probe = LogisticRegression(C=inverse_l2, max_iter=1000).fit(x[rows], y[rows], weight)
+        guessed_N[left_out] = probe.predict(x[n_source + left_out])
+    return np.asarray(guessed_N == y_N)
 
 
 def balanced(correct_N: np.ndarray, y_N: np.ndarray) -> float:

@@ -22,7 +22,7 @@ MAX_CELLS = 40  # of one table
 MAX_COUNT_ROWS, MAX_COUNT_COLUMNS = 40, 12
 MAX_GROUPS, MAX_CLASSES = 30, 30  # of a coverage table; of larger ones only the small cells are shown
 MAX_SHIFTS, MAX_DRAWN = 80, 40
-SPLITS = ("", "train", "val", "guard", "test", "unlabelled")
+SPLITS = ("", "train", "val", "guard", "test", "unlabelled", "holdout")
 MAX_BARS, MAX_ORIGINS = 40, 6
 MAX_TEXT = 300
 SHIFT_RULES = {
@@ -201,8 +201,9 @@ def _column_order(column: tuple[str, str, str]) -> tuple[str, str, int, str]:
 
 
 def _no_label(split: str) -> str:
-    """A target image that is learnt from without label may have one that no stage is shown."""
-    return {"unlabelled": "(hidden or none)", "guard": "(hidden)", "test": "(hidden)"}.get(split, "(no label)")
+    """A target image that is used without label may have one that no stage is shown."""
+    is_hidden = {"guard": "(hidden)", "test": "(hidden)"}
+    return (is_hidden | dict.fromkeys(("unlabelled", "holdout"), "(hidden or none)")).get(split, "(no label)")
 
 
 def _ends(n_of: Counter[Any]) -> list[Any]:

@@ -4,22 +4,19 @@ from tasks.params.reading import read_params, read_rules, read_selection
 from tasks.params.rules import RuleBook, Rules
 from tasks.params.sections import (
     BuildManifest,
-    HeadPhase,
-    NetPhase,
     Params,
-    Phase,
     SelectionBook,
     SelectModel,
     Transform,
     ValidateData,
 )
+from tasks.params.training import HeadPhase, NetPhase
 
 __all__ = [
     "BuildManifest",
     "HeadPhase",
     "NetPhase",
     "Params",
-    "Phase",
     "RuleBook",
     "Rules",
     "SelectModel",

@@ -12,7 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from tasks.params.rules import RuleBook, Section
 from tasks.params.sections import Params, SelectionBook, SelectionFeatures
 
-PHASES = ("head", "last_block", "all")
+PHASES = ("head", "network")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
@@ -53,11 +53,15 @@ def read_selection(path: Path) -> SelectionBook:
         if isinstance(features := content.get("extract_features"), dict):
             own = {key: value for key, value in features.items() if key in SelectionFeatures.model_fields}
             content["extract_features"] = own
+    book, problems = None, []
     try:
-        return SelectionBook.model_validate(content)
+        book = SelectionBook.model_validate(content)
     except ValidationError as error:
         problems = [_sentence(detail, SelectionBook) for detail in error.errors()]
-        raise ValueError(f"{path} has {len(problems)} problem(s):\n  - " + "\n  - ".join(problems)) from None
+    problems += problems_between_weights(content, "select_model.")
+    if problems or book is None:
+        raise ValueError(f"{path} has {len(problems)} problem(s):\n  - " + "\n  - ".join(problems))
+    return book
 
 
 def _read_yaml(path: Path, advice: str) -> Any:
@@ -136,10 +140,17 @@ def _problems_between_phases(section: dict[str, Any]) -> list[str]:
         problems.append(
             f"finetune_model.default_plan {default!r} is not one of the plans: {', '.join(map(str, plans))}"
         )
-    for name, phases in {**plans, "source": _at(section, "source", list, [])}.items():
-        if isinstance(phases, list) and any(_at(phase, "trains", str, "") == "head" for phase in phases[1:]):
+    own = {name: _at(plan, "phases", list, []) for name, plan in plans.items()}
+    for name, phases in {**own, "source": _at(section, "source", list, [])}.items():
+        heads = [_at(phase, "trains", str, "") == "head" for phase in phases]
+        if any(heads[1:]):
             problems.append(
                 f"finetune_model, plan {name}: the head phase uses cached features, so it can only come first"
+            )
+        if any(heads) and _at(plans, f"{name}.start", str, "") == "source_only":
+            problems.append(
+                f"finetune_model, plan {name}: the head phase uses the pretrained network's features, so the plan can't start "
+                "from source_only"
             )
     if any(_at(phase, "trains", str, "all") != "all" for phase in scratch):
         problems.append(

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from tasks.params.rules import Confidence, Count, Positive, Rules, Section, Share
+from tasks.params.training import FinetuneModel, GuardAdaptation, Name
 
-Name = Annotated[str, Field(min_length=1, pattern=r"^\w[\w.\- ]*$")]
 LAYOUT = r"^(domain|split|label|group|-)(/(domain|split|label|group|-))*$"
 
 
@@ -59,6 +59,7 @@ class Splits(Section):
     source_val_share: Annotated[float, Field(gt=0, le=0.5)]
     target_val_share: Share
     target_test_share: Annotated[float, Field(gt=0, lt=1)]
+    target_holdout_share: Annotated[float, Field(ge=0, le=0.5)]
 
 
 class ValidateData(Section):
@@ -106,6 +107,7 @@ class Distances(Section):
 class Weights(Distances):
     knn: Weight
     linear_probe: Weight
+    transfer_probe: Weight
     logme: Weight
     h_score: Weight
     leep: Weight
@@ -130,53 +132,13 @@ class SelectModel(Section):
     confidence: Confidence
 
 
-class HeadPhase(Section):
-    trains: Literal["head"]
-    inverse_l2: Positive
-
-
-class NetPhase(Section):
-    trains: Literal["last_block", "all"]
-    n_epochs: Count
-    lr: Positive
-    block_decay: Annotated[float, Field(gt=0, le=1)]
-    batch_norm: Literal["train", "frozen"]
-
-
-Phase = Annotated[HeadPhase | NetPhase, Field(discriminator="trains")]
-Plan = Annotated[list[Phase], Field(min_length=1)]
-
-
-class Shot(Section):
-    n_epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
-    lr: Positive
-    block_decay: Annotated[float, Field(gt=0, le=1)]
-    pseudo_label_weight: Annotated[float, Field(ge=0)]
-    min_images: Annotated[int, Field(ge=10)]
-
-
-class Guard(Section):
-    margin: Annotated[float, Field(ge=-1, le=1)]
-    confidence: Confidence
-
-
-class Smoothing(Section):
-    source: Annotated[float, Field(ge=0, lt=1)]
-    target: Annotated[float, Field(ge=0, lt=1)]
-
-
-class FinetuneModel(Section):
-    batch_size: Annotated[int, Field(ge=2)]
-    label_smoothing: Smoothing
-    weight_decay: Annotated[float, Field(ge=0)]
-    evaluate_every: Count
-    source: Plan
-    plans: Annotated[dict[Name, Plan], Field(min_length=1)]
-    default_plan: str
-    scratch: Plan
-    shot: Shot
-    guard: Guard
+class SynthesiseImages(Section):
+    method: Literal["statistics", "fourier"]
+    n_per_image: Annotated[int, Field(ge=0)]
+    n_max: Count | None
+    strength: Annotated[float, Field(gt=0, le=1)]
+    fourier_share: Annotated[float, Field(gt=0, le=0.5)]
+    short_side_px: Annotated[int, Field(ge=16)]
 
 
 class EvaluateModel(Section):
@@ -212,7 +174,9 @@ class Params(Section):
     augment_images: AugmentImages
     extract_features: ExtractFeatures
     select_model: SelectModel
+    synthesise_images: SynthesiseImages
     finetune_model: FinetuneModel
+    guard_adaptation: GuardAdaptation
     evaluate_model: EvaluateModel
     audit_bias: AuditBias
     register_model: RegisterModel

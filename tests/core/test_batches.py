@@ -1,6 +1,7 @@
-"""Batches: scaling by hand, addressed order, and decoding ahead without changing anything."""
+"""Batches: scaling by hand, addressed views, and decoding ahead without changing anything."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.core.batches import ImageList, ahead, plain_batches, shuffled_indices, to_tensor
+from tasks.core.batches import ImageList, ahead, one_at_a_time, plain_batches, to_tensor
 from tasks.core.images import ImageFiles
 
 
@@ -38,16 +39,18 @@ def test_a_batch_holds_the_images_asked_for_in_that_order(images: ImageList) -> 
     assert len(images) == 5
 
 
-def test_the_view_gets_the_image_its_id_and_the_epoch(images: ImageList) -> None:
+def test_the_view_gets_the_image_its_id_and_the_number(images: ImageList) -> None:
     seen = []
 
-    def view(image: np.ndarray, image_id: str, epoch: int) -> np.ndarray:
-        seen.append((int(image[0, 0, 0]), image_id, epoch))
+    def view(image: np.ndarray, image_id: str, number: int) -> np.ndarray:
+        seen.append((int(image[0, 0, 0]), image_id, number))
         return image + 1
 
     x_NCHW = images.batch([4, 1], view, 7)
     assert seen == [(4, "e", 7), (1, "b", 7)]
     assert x_NCHW[:, 0, 0, 0].tolist() == pytest.approx([5 / 255, 2 / 255])
+    images.batch([4, 1, 4], view, [0, 8, 9])
+    assert seen[2:] == [(4, "e", 0), (1, "b", 8), (4, "e", 9)]
     assert images.batch([4])[0, 0, 0, 0] == pytest.approx(4 / 255)  # the cached pixels did not change
 
 
@@ -63,30 +66,6 @@ def test_plain_batches_hold_all_images_once_in_order(images: ImageList) -> None:
     assert red.tolist() == pytest.approx([0, 1, 2, 3, 4])
 
 
-@pytest.mark.parametrize(
-    ("n_images", "batch_size", "sizes"), [(6, 3, [3, 3]), (7, 3, [3, 3]), (8, 3, [3, 3, 2]), (2, 9, [2]), (1, 4, [])]
-)
-def test_each_image_once_but_no_batch_of_one(n_images: int, batch_size: int, sizes: list[int]) -> None:
-    found = shuffled_indices(n_images, batch_size, "address")
-    assert [len(batch) for batch in found] == sizes
-    indices = [i for batch in found for i in batch]
-    assert len(indices) == len(set(indices)) == sum(sizes)
-    assert set(indices) <= set(range(n_images))
-
-
-def test_order_depends_on_its_address_only() -> None:
-    np.random.default_rng().random()
-    assert shuffled_indices(50, 8, 0, "run", 3) == shuffled_indices(50, 8, 0, "run", 3)
-    addresses = [(0, "run", 3), (0, "run", 4), (1, "run", 3), (0, "r", 3)]
-    found = [shuffled_indices(50, 8, *address) for address in addresses]
-    assert all(a != b for i, a in enumerate(found) for b in found[:i])
-
-
-def test_the_left_out_image_changes_from_epoch_to_epoch() -> None:
-    left_out = {(set(range(7)) - {i for b in shuffled_indices(7, 3, 0, epoch) for i in b}).pop() for epoch in range(60)}
-    assert left_out == set(range(7))
-
-
 def test_ahead_keeps_the_order_and_works_one_item_ahead() -> None:
     started = []
 
@@ -100,6 +79,38 @@ def test_ahead_keeps_the_order_and_works_one_item_ahead() -> None:
     assert 3 not in started  # at most one item under way: memory stays bounded
     assert list(stream) == [20, 30, 40]
     assert list(ahead(make, [])) == []
+
+
+def test_several_threads_keep_the_order_too() -> None:
+    started = []
+
+    def make(item: int) -> int:
+        started.append(item)
+        time.sleep(0.02 / item)  # the later, the sooner done
+        return item * 10
+
+    stream = ahead(make, range(1, 10), 3)
+    assert next(stream) == 10
+    assert max(started) <= 4  # one for each thread, and the one that is yielded
+    assert list(stream) == [20, 30, 40, 50, 60, 70, 80, 90]
+    assert list(ahead(make, [7], 3)) == [70]
+
+
+def test_a_view_with_a_state_is_made_by_one_thread_at_a_time() -> None:
+    state = 0
+
+    def view(image: np.ndarray, _image_id: str, number: int) -> np.ndarray:
+        nonlocal state
+        state = number
+        time.sleep(0.001)
+        return image + state
+
+    def made(show) -> list[int]:
+        image = np.zeros(1, int)
+        return [int(seen[0]) for seen in ahead(lambda number: show(image, "a", number), range(40), 4)]
+
+    assert made(one_at_a_time(view)) == list(range(40))
+    assert made(view) != list(range(40))
 
 
 def test_an_error_in_the_thread_reaches_the_caller_after_the_good_items() -> None:

@@ -118,6 +118,26 @@ def test_of_tied_candidates_the_cheapest_is_taken(multiply_adds: list[int], para
     )
 
 
+@pytest.mark.parametrize(
+    ("costs", "signals", "words"),
+    [
+        ([1, 1], [1, 1.1], "they cost the same, so the better mean rank is taken"),
+        ([1, 1], [1, 1], "they cost the same and share the best mean rank, so the first by name is taken"),
+        ([2, 1, 1], [1.1, 1, 1.05], "2 of them cost the least, so the better mean rank is taken"),
+        ([2, 1, 1], [1, 1, 1], "2 of them cost the least and share the best mean rank, so the first by name is taken"),
+    ],
+)
+def test_of_equally_cheap_ones_the_reason_says_what_decides(costs: list[int], signals: list[float], words: str) -> None:
+    features = [seen(signal, 3) for signal in signals]  # the same noise
+    settings = replace(SETTINGS, tie_p_best=1e-9, weights={"h_score": 1.0, "knn": 1.0})
+    names = [pretrained(name) for name in "abc"[: len(costs)]]
+    found = choose_from(names, evidence(*features), settings, Costs(np.array(costs), np.array(costs)))
+    assert found["tied"] == list("abc"[: len(costs)])
+    assert found["reason"].endswith(f"; {words}")
+    cheap = [entry for entry in found["candidates"] if entry["n_parameters"] == 1]
+    assert found["chosen"] == min(cheap, key=lambda entry: (entry["mean_rank"], entry["name"]))["name"]
+
+
 @pytest.mark.parametrize("seed", [5, 9])
 def test_where_cost_says_nothing_the_better_mean_rank_is_taken(seed: int) -> None:
     first, second = seen(1, 3), seen(1, seed)
@@ -230,8 +250,11 @@ def test_too_few_labels_give_no_score_on_labels_and_say_so(labels: list[str], wo
     (why,) = found["left_out"]
     assert why.startswith(f"scores on target labels are left out: {words}")
     assert set(entry_of(found, "a")["scores"]) == {"source_probe", "static_prior", "coral_distance"}
-    assert found["reason"].startswith(f"no target labels, {FROM_SOURCE}")
-    assert found["n_labels"] == len(labels)
+    assert found["reason"] == (
+        f"no target labels, {FROM_SOURCE}a is ahead: it comes first in 100% of the draws of these scores, which don't know "
+        "the target's labels"
+    )
+    assert (found["n_labels"], found["by_labels"]) == (len(labels), False)
     for entry in found["candidates"]:
         assert (entry["gaps"], entry["against_random"]) == ([], None)
 
@@ -242,6 +265,27 @@ def test_twenty_labels_are_enough() -> None:
     found = choose_from([pretrained("a")], evidence(twenty, labels_N=LABELS[:20]))
     assert set(entry_of(found, "a")["scores"]) == set(SETTINGS.weights)
     assert (found["left_out"], found["n_labels"]) == ([], 20)
+
+
+def test_the_source_helps_to_learn_the_classes_that_it_shares() -> None:
+    settings = replace(SETTINGS, weights={"transfer_probe": 1.0, "knn": 1.0})
+    one = [pretrained("a")]
+    others = np.where(LABELS == "ant", "wasp", LABELS)
+    writers = np.where(np.arange(N) % 3, "north", "south")
+    pairs = np.arange(N) // 2
+    found = choose_from(one, evidence(seen(2)), settings)
+    assert (set(entry_of(found, "a")["scores"]), found["left_out"]) == ({"transfer_probe", "knn"}, [])
+    assert entry_of(found, "a")["scores"]["transfer_probe"]["value"] > 0.7
+    for given, n_lacking in (
+        ({"source_labels_S": others}, 1),
+        ({"source_labels_S": np.array([""] * N)}, 3),
+        ({"groups_S": writers, "groups_N": np.where(pairs % 9, writers, "west")}, 3),  # all writers wrote in both
+    ):
+        found = choose_from(one, evidence(seen(2), **given), settings)
+        assert set(entry_of(found, "a")["scores"]) == {"knn"}
+        assert found["left_out"] == [
+            f"transfer_probe is left out: {n_lacking} of 3 target classes have no labelled source image"
+        ]
 
 
 def unlabelled(*features: CandidateFeatures) -> Evidence:
@@ -429,6 +473,25 @@ def test_without_a_source_what_needs_one_is_left_out() -> None:
     )
     assert "alike" not in found["reason"]
     assert len(found["left_out"]) == 3
+
+
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_one_image_alone_has_no_distance(domain: str) -> None:
+    key = {"source": "source_SD", "target": "target_TD"}[domain]
+    features = [replace(x, **{key: getattr(x, key)[:1]}) for x in (seen(0), seen(4, 1))]
+    given = {"source_labels_S": LABELS[:1], "origins_S": np.array(["fonts"])} if domain == "source" else {}
+    found = choose_from([pretrained("a"), pretrained("b")], evidence(*features, **given))
+    assert found["chosen"] == "b"
+    assert (
+        f"the distances between the domains are left out: the {domain} has one image alone, and they take two"
+        in (found["left_out"])
+    )
+
+
+def test_a_single_image_is_no_group_worth_telling() -> None:
+    one = [replace(x, target_TD=x.target_TD[:1]) for x in (seen(0), seen(4, 1))]
+    found = choose_from([pretrained("a"), pretrained("b")], evidence(*one, groups_T=np.array(["w"])))
+    assert not [sentence for sentence in found["left_out"] if "of one group" in sentence]
 
 
 # --- the same for every order, and readable everywhere -----------------------------------------------------------------

@@ -106,6 +106,16 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
         read_features(folder)
 
 
+def test_rows_of_a_manifest_that_have_features_keep_their_order() -> None:
+    only_seen_augmented = Features(np.array(["a", "d"]), np.array([0, 1]), np.zeros((2, 1)))
+    table = pd.DataFrame({"image_id": ["d", "c", "x", "a"], "label": ["1", "2", "3", "4"]})
+    found = FEATURES.among(table)
+    assert found.to_dict("list") == {"image_id": ["c", "a"], "label": ["2", "4"]}
+    assert list(found.index) == [0, 1]
+    assert list(only_seen_augmented.among(table)["image_id"]) == ["a"]
+    assert len(FEATURES.among(table.iloc[:0])) == 0
+
+
 def rows(labels: str) -> pd.DataFrame:
     return pd.DataFrame({"image_id": [f"i{k}" for k in range(len(labels))], "label": list(labels)})
 

@@ -1,4 +1,4 @@
-"""The guard: it trips where it must, and equal models pass it no more often than promised."""
+"""The guard trips where it must, counts labels that tell something, and lets equal models pass as rarely as promised."""
 
 import math
 
@@ -6,118 +6,250 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from tasks.core.guard import ADOPT, INCONCLUSIVE, KEEP, GuardDecision, decide, labels_needed
+from tasks.core.guard import (
+    ADOPT,
+    INCONCLUSIVE,
+    KEEP,
+    Evidence,
+    GuardDecision,
+    GuardSettings,
+    by_labels,
+    by_part,
+    decide,
+    evidence_of,
+    labels_needed,
+    to_label,
+)
+from tasks.core.method_choice import Gate
+
+AGREES = Gate("one", 1.0, 0.5, True, "1.0 of what is asked")
+SPEAKS_AGAINST = Gate("other", 0.1, 0.5, False, "only 0.1 of what is asked")
 
 
-def guard(wins: int, losses: int, ties: int, *, margin: float = 0.0, confidence: float = 0.95) -> GuardDecision:
-    adapted = np.array([True] * wins + [False] * losses + [i % 2 == 0 for i in range(ties)], dtype=bool)
-    source = np.array([False] * wins + [True] * losses + [i % 2 == 0 for i in range(ties)], dtype=bool)
-    return decide(adapted, source, margin=margin, confidence=confidence)
+def settings(
+    margin: float = 0.0, adopt: float = 0.9, with_gates: float = 0.5, without_labels: str = "keep"
+) -> GuardSettings:
+    return GuardSettings(0.95, adopt, with_gates, margin, without_labels)
+
+
+def guard(
+    wins: int, losses: int, both_wrong: int = 0, *, n: int = 1000, differ: int = 200, **how: float
+) -> GuardDecision:
+    return decide(Evidence(n, differ, wins, losses, both_wrong), settings(**how))
 
 
 @pytest.mark.parametrize(
-    ("wins", "losses", "ties", "decision"),
+    ("wins", "losses", "both_wrong", "decision"),
     [
-        (30, 2, 88, ADOPT),
-        (6, 0, 100, ADOPT),  # two-sided sign test: 2/64 = .031
-        (5, 0, 100, INCONCLUSIVE),  # 2/32 = .063
-        (0, 5, 100, INCONCLUSIVE),
-        (0, 6, 100, KEEP),
-        (2, 30, 88, KEEP),  # harmful adaptation is refused
-        (10, 10, 100, INCONCLUSIVE),
-        (0, 0, 120, INCONCLUSIVE),  # equal models
-        (0, 0, 0, INCONCLUSIVE),  # no labels
-        (0, 0, 1, INCONCLUSIVE),
-        (1, 0, 0, INCONCLUSIVE),
+        (30, 2, 20, ADOPT),
+        (5, 0, 0, ADOPT),  # one-sided sign test 1/32 = .031, round 1 allows .05
+        (4, 0, 16, INCONCLUSIVE),  # 1/16 = .063
+        (7, 1, 12, ADOPT),  # 9/256 = .035
+        (6, 1, 13, INCONCLUSIVE),  # 8/128 = .0625
+        (0, 4, 16, INCONCLUSIVE),
+        (0, 5, 15, KEEP),  # harmful adaptation is refused
+        (2, 30, 0, KEEP),
+        (10, 10, 0, INCONCLUSIVE),
+        (0, 0, 20, INCONCLUSIVE),
     ],
 )
-def test_only_a_proven_gain_is_adopted(wins: int, losses: int, ties: int, decision: str) -> None:
-    found = guard(wins, losses, ties)
+def test_only_a_proven_gain_is_adopted(wins: int, losses: int, both_wrong: int, decision: str) -> None:
+    found = guard(wins, losses, both_wrong)
     assert found.decision == decision
-    assert found.n_discordant == wins + losses
-    assert found.gain.n == wins + losses + ties
+    assert found.is_proven == (decision != INCONCLUSIVE)
+    assert found.gain.n == wins + losses + both_wrong
 
 
-def test_no_labels_say_so() -> None:
-    found = guard(0, 0, 0)
-    assert found.reason == "there are no guard labels, so nothing proves a gain"
+def test_evidence_counts_labelled_disagreements_only() -> None:
+    adapted = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    source_ = np.array([0, 0, 1, 0, 0, 2, 1, 0])
+    labels = np.array([0, -1, 0, 0, 2, -1, 2, -1])
+    # images 2 and 6 are won, 3 is lost, 4 is wrong in both; 0 is an agreement, 1, 5 and 7 have no label
+    found = evidence_of(adapted, source_, labels)
+    assert found == Evidence(n_images=8, n_disagreements=6, wins=2, losses=1, both_wrong=1)
+    assert found.n_labels == 4
+
+
+def test_the_gain_is_scaled_by_the_known_share_of_disagreements() -> None:
+    gain = Evidence(1000, 200, wins=30, losses=10, both_wrong=0).gain(0.95)
+    assert gain.value == pytest.approx(0.2 * 20 / 40)
+    won = binomtest(30, 40).proportion_ci(0.95, "exact")
+    found = binomtest(40, 40).proportion_ci(0.95, "exact")  # of 40 labels all tell
+    assert gain.low == pytest.approx(0.2 * found.low * (2 * won.low - 1))
+    assert gain.high == pytest.approx(0.2 * (2 * won.high - 1))
+    # labels on disagreements: the same 40 among 200 random labels would leave the share of disagreements open as well
+    assert Evidence(1000, 200, 0, 0, 0).gain(0.95).high == 0.2
+
+
+def test_models_that_guess_the_same_leave_nothing_to_gain() -> None:
+    found = guard(0, 0, n=50, differ=0)
+    assert found.decision == KEEP
+    assert found.reason.startswith("both models guess the same on all 50 images; the models disagree on 0 of 50")
+    assert (found.gain.value, found.gain.low, found.gain.high) == (0.0, 0.0, 0.0)
+
+
+def test_without_labels_nothing_is_proven() -> None:
+    found = guard(0, 0)
+    assert (found.decision, found.is_proven) == (INCONCLUSIVE, False)
+    assert found.reason == (
+        "there are no labels on disagreements, so nothing proves a gain; the models disagree on 200 of 1000 images (20.0%); "
+        "label some of these images"
+    )
     assert math.isnan(found.gain.value)
     assert found.n_more_labels is None
 
 
-def test_the_reason_gives_the_numbers() -> None:
-    # 8/10 is .4439 to .9748, 10/40 up to .4120 (Clopper-Pearson)
-    assert guard(8, 2, 30).reason == (
-        "not proven either way: gain +0.150, 95% interval -0.046 to +0.391, exactly one of the two right on 10 of "
-        "n = 40 guard labels; about 8 more labels would decide"
+def test_gates_adopt_without_labels_only_where_that_is_allowed() -> None:
+    none = Evidence(1000, 200, 0, 0, 0)
+    allowed = settings(without_labels="gates")
+    adopted = decide(none, allowed, gates=[AGREES, AGREES])
+    assert (adopted.decision, adopted.is_proven) == (ADOPT, False)
+    assert adopted.reason.startswith(
+        "there are no labels on disagreements; all 2 label-free gates agree, which proves nothing"
     )
-    assert guard(30, 2, 88).reason.startswith("better than source-only beyond the interval: gain +0.233")
-    assert guard(2, 30, 88).reason.startswith("worse than source-only beyond the interval: gain -0.233")
-    assert guard(5, 5, 10).reason.endswith("; no affordable number of labels would decide at this gain")
+    kept = decide(none, allowed, gates=[AGREES, SPEAKS_AGAINST])
+    assert kept.decision == KEEP
+    assert "label-free gates speak against it: only 0.1 of what is asked;" in kept.reason
+    assert decide(none, settings(), gates=[AGREES, AGREES]).decision == INCONCLUSIVE
+    assert decide(none, allowed, gates=[]).decision == INCONCLUSIVE
 
 
-@pytest.mark.parametrize(("wins", "losses", "n"), [(8, 2, 40), (9, 3, 120), (20, 10, 200), (2, 8, 40), (5, 2, 60)])
-def test_as_many_more_labels_as_said_would_decide(wins: int, losses: int, n: int) -> None:
-    """Checked with scipy's exact sign test at the same rates: that many decide, and 5 % fewer of the total don't."""
-
-    def decides(size: int) -> bool:
-        won, lost = round(wins * size / n), round(losses * size / n)
-        return bool(binomtest(won, won + lost).pvalue < 0.05)
-
-    more = labels_needed(wins, losses, n, margin=0.0, confidence=0.95)
-    assert more is not None
-    assert decides(n + more)
-    assert not decides(max(int((n + more) * 0.95), n))
+def test_labels_count_more_than_gates() -> None:
+    allowed = settings(without_labels="gates")
+    assert decide(Evidence(1000, 200, 2, 12, 0), allowed, gates=[AGREES]).decision == KEEP
+    assert decide(Evidence(1000, 200, 12, 2, 0), allowed, gates=[SPEAKS_AGAINST]).decision == ADOPT
+    assert decide(Evidence(1000, 200, 5, 5, 0), allowed, gates=[AGREES]).decision == INCONCLUSIVE
 
 
-def test_no_number_of_labels_decides_between_equals() -> None:
-    assert labels_needed(5, 5, 40, margin=0.0, confidence=0.95) is None
+def test_gates_that_agree_lower_the_evidence_that_is_asked_for() -> None:
+    evidence = Evidence(1000, 200, 4, 1, 15)  # 6/32 = .19: within .25, not within .05
+    assert decide(evidence, settings(), gates=[AGREES]).decision == ADOPT
+    assert decide(evidence, settings(), gates=[AGREES, SPEAKS_AGAINST]).decision == INCONCLUSIVE
+    assert decide(evidence, settings()).decision == INCONCLUSIVE
 
 
-def test_equal_models_are_adopted_no_more_often_than_promised() -> None:
-    rng, n_runs = np.random.default_rng(0), 1500
-    adopted = 0
+def test_the_reason_gives_the_numbers() -> None:
+    def ends(level: float) -> tuple[float, float]:
+        won, tells = (binomtest(*case).proportion_ci(level, "exact") for case in ((6, 7), (7, 20)))
+        return 0.2 * tells.high * (2 * won.low - 1), 0.2 * tells.high * (2 * won.high - 1)
+
+    (low, high), (shown_low, shown_high) = ends(0.9), ends(0.95)
+    assert low < 0 < high
+    # at the same rate 25 labels have 7.5, so 8 wins and 1 loss: 10/512 = .0195 is within the second round's .025
+    assert guard(6, 1, 13).reason == (
+        f"not proven either way: 95.0% one-sided bounds {low:+.3f} and {high:+.3f}; the models disagree on 200 of 1000 "
+        f"images (20.0%), of 20 labelled ones adapted won 6 and lost 1: gain +0.050, 95% interval {shown_low:+.3f} to "
+        f"{shown_high:+.3f}; about 5 more labels of these images would decide at this rate"
+    )
+    assert guard(30, 2, 20).reason.startswith("better than source-only: 95.0% one-sided bound +0.0")
+    assert guard(0, 9).reason.startswith("worse than source-only: 95.0% one-sided bound -0.")
+
+
+def test_the_champion_can_stand_for_source_only() -> None:
+    found = decide(Evidence(1000, 200, 30, 2, 20), settings(), baseline="the champion")
+    assert found.reason.startswith("better than the champion: 95.0% one-sided bound")
+
+
+def test_asking_again_asks_for_more_evidence() -> None:
+    evidence = Evidence(1000, 200, 5, 0, 0)  # 1/32 = .031: rounds allow .05, .025, .0125
+    by_round = [decide(evidence, settings(), n_rounds=n).decision for n in (1, 2, 3)]
+    assert by_round == [ADOPT, INCONCLUSIVE, INCONCLUSIVE]
+    assert [settings().error(False, n) for n in (1, 2, 3)] == pytest.approx([0.05, 0.025, 0.0125])
+    assert settings().error(True, 1) == 0.25
+
+
+@pytest.mark.parametrize("share_won", [0.5, 0.4])
+def test_looking_again_and_again_adopts_no_more_often_than_promised(share_won: float) -> None:
+    rng, n_runs, adopted = np.random.default_rng(0), 1500, 0
+    memo: dict[tuple[int, int, int], bool] = {}
     for _ in range(n_runs):
-        right = rng.random((2, 120)) < np.where(rng.random(120) < 0.8, 0.95, 0.3)
-        adopted += decide(right[0], right[1], margin=0.0, confidence=0.95).decision == ADOPT
-    assert adopted / n_runs <= 0.025 + 2.6 * math.sqrt(0.025 * 0.975 / n_runs)
-    assert adopted > 0  # a guard that never opens would pass too
+        won = rng.random(100) < share_won
+        for n_rounds, n in enumerate((20, 40, 60, 80, 100), start=1):
+            case = (int(won[:n].sum()), n, n_rounds)
+            if case not in memo:
+                found = Evidence(1000, 200, case[0], n - case[0], 0)
+                memo[case] = by_labels(found, settings(), False, n_rounds)[0] == ADOPT
+            if memo[case]:
+                adopted += 1
+                break
+    assert adopted / n_runs <= 0.1
+    if share_won == 0.5:
+        assert adopted > 0  # a guard that never opens would pass too
 
 
-@pytest.mark.parametrize(("n", "discordant_share"), [(20, 0.1), (50, 0.3)])
-def test_the_exact_false_adoption_rate_stays_below_the_tail(n: int, discordant_share: float) -> None:
+@pytest.mark.parametrize("n", [10, 20, 50])
+@pytest.mark.parametrize("tells", [0.3, 1.0])
+def test_the_exact_false_adoption_rate_stays_below_the_tail(n: int, tells: float) -> None:
     rate = 0.0
     for m in range(n + 1):
-        adopting = [w for w in range(m + 1) if guard(w, m - w, n - m).decision == ADOPT]
+        cases = [Evidence(1000, 200, w, m - w, n - m) for w in range(m + 1)]
+        adopting = [c.wins for c in cases if by_labels(c, settings(), False, 1)[0] == ADOPT]
         if adopting:
-            rate += binom.pmf(m, n, discordant_share) * binom.sf(adopting[0] - 1, m, 0.5)
-    assert rate <= 0.025
+            rate += binom.pmf(m, n, tells) * binom.sf(adopting[0] - 1, m, 0.5)
+    assert rate <= 0.05
+    assert rate > 0.005 or n * tells < 5
 
 
-@pytest.mark.parametrize(("margin", "loss_share"), [(0.1, 0.1), (0.05, 0.05)])
-def test_a_model_worse_by_the_margin_is_adopted_no_more_often_than_promised(margin: float, loss_share: float) -> None:
-    # the adapted model loses a share of images as large as the margin and wins none; 20 or 40 guard labels
-    n = round(2 / margin)
-    adopting = [m for m in range(n + 1) if guard(0, m, n - m, margin=margin).decision == ADOPT]
-    assert sum(binom.pmf(m, n, loss_share) for m in adopting) <= 0.025
-
-
-def test_more_losses_never_turn_a_doubt_into_an_adoption() -> None:
-    decisions = [guard(0, losses, 20 - losses, margin=0.1).decision for losses in range(4)]
-    first_doubt = decisions.index(INCONCLUSIVE)
-    assert ADOPT not in decisions[first_doubt:]
-
-
-def test_an_adoption_within_the_margin_does_not_claim_to_be_better() -> None:
-    found = guard(40, 60, 1900, margin=0.05)
-    assert found.decision == ADOPT
-    assert found.gain.value < 0
-    assert found.reason.startswith("better than source-only -0.050 beyond the interval: gain -0.010")
+def test_a_model_worse_by_the_margin_is_adopted_no_more_often_than_promised() -> None:
+    # a fifth of the images differ; on a quarter of those only source-only is right, so it costs .05: the margin
+    adopting = [m for m in range(21) if guard(0, m, 20 - m, margin=0.05).decision == ADOPT]
+    assert sum(binom.pmf(m, 20, 0.25) for m in adopting) <= 0.05
 
 
 def test_a_negative_margin_asks_for_that_much_gain() -> None:
-    assert guard(30, 2, 88).decision == ADOPT
-    asked = guard(30, 2, 88, margin=-0.05)
+    asked = guard(60, 4, 0, margin=-0.05)
     assert asked.decision == ADOPT
-    assert asked.reason.startswith("better than source-only +0.050 beyond the interval")
-    assert guard(30, 2, 88, margin=-0.25).decision == INCONCLUSIVE
+    assert asked.reason.startswith("better than source-only +0.050: 95.0% one-sided bound")
+    assert guard(60, 4, 0, margin=-0.19).decision == INCONCLUSIVE
+
+
+def test_about_as_many_more_labels_as_the_next_sign_test_needs() -> None:
+    evidence = Evidence(1000, 200, 6, 1, 13)
+
+    def decides(size: int) -> bool:
+        won, lost = round(6 * size / 20), round(size / 20)
+        return bool(binomtest(won, won + lost, alternative="greater").pvalue < 0.025)
+
+    more = labels_needed(evidence, settings(), False, n_rounds=1)
+    assert more is not None
+    assert decides(20 + more)
+    assert not decides(20 + more - 1)
+
+
+def test_no_number_of_labels_decides_between_equals_or_beyond_the_disagreements() -> None:
+    assert labels_needed(Evidence(1000, 200, 5, 5, 0), settings(), False, n_rounds=1) is None
+    few = Evidence(1000, 22, 6, 2, 12)
+    assert labels_needed(few, settings(), False, n_rounds=1) is None
+    assert decide(few, settings()).reason.endswith("; not even labels on all of these images would decide at this rate")
+
+
+def test_images_to_label_are_disagreements_in_a_nested_addressed_order() -> None:
+    names = [f"image{n}" for n in range(50)]
+    adapted, source_ = np.arange(50) % 2, np.zeros(50, int)
+    few, more = (to_label(names, adapted, source_, n=n, seed=0) for n in (5, 12))
+    assert more[:5] == few
+    assert len(set(more)) == 12
+    assert all(int(name.removeprefix("image")) % 2 == 1 for name in more)
+    assert to_label(names[::-1], adapted[::-1], source_[::-1], n=5, seed=0) == few
+    assert to_label(names, adapted, source_, n=5, seed=1) != few
+    assert len(to_label(names, adapted, source_, n=99, seed=0)) == 25
+
+
+def test_a_part_that_gets_provably_worse_is_named() -> None:
+    part = np.repeat(["a", "b", "c"], 40)
+    adapted, source_ = np.ones(120, int), np.zeros(120, int)
+    adapted[80:] = 0  # c: no disagreement
+    labels = np.full(120, -1)
+    labels[:12] = 1  # a: 12 won
+    labels[40:52] = 0  # b: 12 lost
+    rows = {row["part"]: row for row in by_part(adapted, source_, labels, part, 0.95)}
+    assert [rows[name]["is_worse"] for name in "abc"] == [False, True, False]
+    assert [rows[name]["gain"] for name in "abc"] == [1.0, -1.0, 0.0]
+    assert [(rows[name]["n"], rows[name]["n_disagreements"], rows[name]["n_labels"]) for name in "abc"] == [
+        (40, 40, 12), (40, 40, 12), (40, 0, 0),
+    ]  # fmt: skip
+    # 7 of 7 lost: two-sided 2/128 = .0156 would be proof for one part, three share .05: .0167; 6 of 6: .031
+    labels[46:52] = -1
+    assert not {row["part"]: row for row in by_part(adapted, source_, labels, part, 0.95)}["b"]["is_worse"]
+    labels[46] = 0
+    assert {row["part"]: row for row in by_part(adapted, source_, labels, part, 0.95)}["b"]["is_worse"]

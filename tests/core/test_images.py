@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.core import images
-from tasks.core.images import ImageFiles, open_upright, read_square
+from tasks.core.images import MADE, ImageFiles, open_upright, read_square
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -194,6 +194,19 @@ def test_the_cache_stays_within_its_bytes(tmp_path: Path, monkeypatch) -> None:
     files = ImageFiles(tmp_path, 4)
     assert [int(files[f"{k}.png"][0, 0, 0]) for k in (0, 1, 2, 3, 0, 3)] == [0, 1, 2, 3, 0, 3]
     assert len(files._cache) == 2
+
+
+def test_made_images_are_read_beside_those_of_the_root_though_they_have_their_names(tmp_path: Path) -> None:
+    for folder, colour in (("root", RED), ("made", BLUE)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4), colour).save(tmp_path / folder / "x.png")
+    files = ImageFiles(tmp_path / "root", 4, made_root=tmp_path / "made")
+    assert (files["x.png"] == RED).all()
+    assert (files[f"{MADE}x.png"] == BLUE).all()
+    assert (files["x.png"] == RED).all()
+    (tmp_path / "made/y.png").write_bytes((tmp_path / "made/x.png").read_bytes())
+    with pytest.raises(ValueError, match=r"y.png changed or vanished"):
+        files["y.png"]  # made images stand for themselves only
 
 
 def test_an_image_that_vanished_since_it_was_measured_is_named(tmp_path: Path) -> None:

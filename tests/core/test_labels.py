@@ -9,6 +9,8 @@ import pytest
 from tasks.core.labels import (
     LABEL_COLUMNS,
     added_labels,
+    asked_labels,
+    asked_of_latest,
     read_labels,
     read_wanted_labels,
     with_given_labels,
@@ -21,9 +23,17 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+DAY = "2026-03-01"
+
+
 def entries(*rows: tuple[str, str]) -> pd.DataFrame:
-    """path and label; always by ann on one day."""
-    return pd.DataFrame([(*row, "ann", "2026-03-01") for row in rows], columns=LABEL_COLUMNS, dtype=str)
+    """path and label; always by ann on one day, and ordinary."""
+    return answers(*((*row, "") for row in rows))
+
+
+def answers(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    """path, label and asked_of; always by ann on one day."""
+    return pd.DataFrame([(path, label, "ann", DAY, of) for path, label, of in rows], columns=LABEL_COLUMNS, dtype=str)
 
 
 def rows_of(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
@@ -54,7 +64,8 @@ def problem(new: pd.DataFrame, *, allow: bool = False) -> str:
 
 def test_any_name_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "given/labels.csv"
-    table = pd.DataFrame({"path": HOSTILE, "label": HOSTILE[::-1], "by": HOSTILE, "on": "2026-03-01"}, dtype=str)
+    columns = {"path": HOSTILE, "label": HOSTILE[::-1], "by": HOSTILE, "on": DAY, "asked_of": [*HOSTILE[1:], ""]}
+    table = pd.DataFrame(columns, dtype=str)
     write_labels(path, table)
     assert read_labels(path).to_numpy().tolist() == table.to_numpy().tolist()
     with path.open(encoding="utf-8", newline="") as handle:  # and another reader sees the same
@@ -64,12 +75,12 @@ def test_any_name_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_the_file_is_plain_text_line_by_line(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels.csv", entries(("b,1.png", "cat"), ("a.png", "")))
     assert (tmp_path / "labels.csv").read_bytes() == (
-        b'path,label,by,on\n"b,1.png",cat,ann,2026-03-01\na.png,,ann,2026-03-01\n'
+        b'path,label,by,on,asked_of\n"b,1.png",cat,ann,2026-03-01,\na.png,,ann,2026-03-01,\n'
     )
 
 
 def test_a_header_alone_holds_no_entries(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("path,label,by,on\n")
+    (tmp_path / "labels.csv").write_text("path,label,by,on,asked_of\n")
     labels = read_labels(tmp_path / "labels.csv")
     assert (list(labels.columns), len(labels)) == (LABEL_COLUMNS, 0)
     rows = rows_of(("pen/1.png", "target", "", ""), ("ink/1.png", "source", "", "cat"))
@@ -83,25 +94,30 @@ def test_a_header_alone_holds_no_entries(tmp_path: Path) -> None:
         b"\xef\xbb\xbfpath,label,by,on\npen/1.png,cat,ann,2026-03-01\n",
         b"path,label,by,on\r\npen/1.png,cat,ann,2026-03-01\r\n\r\n",
         b'"path","label","by","on"\n\n"pen/1.png","cat","ann","2026-03-01"',
+        b"path,label,by,on,asked_of\npen/1.png,cat,ann,2026-03-01,\n",
     ],
 )
 def test_what_a_spreadsheet_or_editor_saves_is_read_the_same(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "labels.csv").write_bytes(content)
-    assert read_labels(tmp_path / "labels.csv").to_numpy().tolist() == [["pen/1.png", "cat", "ann", "2026-03-01"]]
+    assert read_labels(tmp_path / "labels.csv").to_numpy().tolist() == [["pen/1.png", "cat", "ann", DAY, ""]]
 
 
 def test_a_missing_file_says_how_to_restore_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"is missing: it holds people's labels; .*git, or .*path,label,by,on"):
+    with pytest.raises(
+        FileNotFoundError, match=r"is missing: it holds people's labels; .*git, or .*path,label,by,on,asked_of"
+    ):
         read_labels(tmp_path / "labels.csv")
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "line 1 must be the header path,label,by,on, not ''"),
+        (b"", "line 1 must be the header path,label,by,on,asked_of, not ''"),
         (b"pen/1.png,cat,ann,2026-03-01\n", "line 1 must be the header"),
         (b"path;label;by;on\n", "not 'path;label;by;on'"),
         (b"path,label,by\n", "not 'path,label,by'"),
+        (b"path,label,by,asked_of,on\n", "not 'path,label,by,asked_of,on'"),
+        (b"path,label,by,on,asked_of\na,cat,ann,2026-03-01\n", "line 2 has 4 columns instead of 5 ('a'…)"),
         (b"path,label,by,on\na,cat,ann,2026-03-01\nb,cat\n", "line 3 has 2 columns instead of 4 ('b'…)"),
         (b"path,label,by,on\na,cat,ann,2026-03-01,x\n", "line 2 has 5 columns instead of 4"),
         (b"path,label,by,on\n<<<<<<< HEAD\n", "line 2 has 1 columns instead of 4 ('<<<<<<< HEAD'…)"),
@@ -232,7 +248,15 @@ def test_labels_that_the_pipeline_needs_are_not_taken_back_nor_source_images_lab
 
 def test_a_persons_own_table_may_have_further_columns(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("note,label,path\n?,cat,pen/1.png\n,=1,pen/2.png\n")
-    assert pairs(read_wanted_labels(tmp_path / "mine.csv")) == [("pen/1.png", "cat"), ("pen/2.png", "=1")]
+    wanted = read_wanted_labels(tmp_path / "mine.csv")
+    assert wanted.to_dict("list") == {"path": ["pen/1.png", "pen/2.png"], "label": ["cat", "=1"], "asked_of": ["", ""]}
+
+
+def test_rows_of_an_asking_table_without_a_label_are_open_questions(tmp_path: Path) -> None:
+    header = "path,label,source_only,adapted,asked_of\n"
+    (tmp_path / "to_label.csv").write_text(header + "pen/1.png,,cat,dog,p1\npen/2.png,dog,cat,dog,p1\n")
+    wanted = read_wanted_labels(tmp_path / "to_label.csv")
+    assert wanted.to_numpy().tolist() == [["pen/1.png", "", "p1"], ["pen/2.png", "dog", "p1"]]
 
 
 @pytest.mark.parametrize(
@@ -245,6 +269,11 @@ def test_a_persons_own_table_may_have_further_columns(tmp_path: Path) -> None:
         ("path,label\na,cat\nb,\n", "line 3, column label, is empty; mend the lines or leave them out"),
         ("path,label\n,cat\na,\n", "line 2, column path, is empty; line 3, column label, is empty"),
         ("path,label\na,cat,dog\n", "line 2 has 3 columns instead of 2"),
+        ("path,label,asked_of\na,,p1\nb,cat,\n", "line 3, column asked_of, is empty; mend"),
+        (
+            "path,label,asked_of\na,,p1\nb,,p1\n",
+            "none of its 2 rows has a label yet; write the class of the images that you",
+        ),
     ],
 )
 def test_a_persons_damaged_table_is_told(tmp_path: Path, content: str, told: str) -> None:
@@ -259,3 +288,78 @@ def test_a_persons_missing_table_is_told(tmp_path: Path) -> None:
         FileNotFoundError, match=r"mine\.csv is no file; name a CSV file with the columns path and label"
     ):
         read_wanted_labels(tmp_path / "mine.csv")
+
+
+def test_an_answer_to_the_guard_changes_no_row() -> None:
+    rows = rows_of(("a", "target", "unlabelled", ""), ("b", "target", "", "dog"), ("c", "source", "", "dog"))
+    asked = answers(("a", "cat", "p1"), ("b", "cat", "p1"), ("b", "", "p2"), ("c", "cat", "p1"))
+    assert with_given_labels(rows, asked).equals(rows)
+    between = pd.concat(
+        [answers(("a", "dog", "p1")), entries(("a", "cat")), answers(("a", "", "p1"), ("a", "dog", "p2"))]
+    )
+    labelled = with_given_labels(rows, between)
+    assert pairs(labelled)[0] == ("a", "cat"), "its ordinary label counts, whatever is answered before or after"
+    assert labelled["split"].tolist()[0] == ""
+
+
+def test_the_last_answer_to_each_question_counts_and_an_empty_one_is_none() -> None:
+    labels = answers(
+        ("b", "cat", "p2"), ("a", "cat", "p1"), ("a", "dog", "p2"), ("a", "dog", "p1"), ("a", "owl", ""), ("c", "cat", "p1"),
+        ("c", "", "p1"), ("d", "", "p1"), ("d", "cat", "p1"),
+    )  # fmt: skip
+    assert asked_labels(labels).to_dict("list") == {
+        "path": ["a", "a", "b", "d"],
+        "label": ["dog", "dog", "cat", "cat"],
+        "asked_of": ["p1", "p2", "p2", "p1"],
+    }
+
+
+@pytest.mark.parametrize("labels", [entries(), entries(("a", "cat")), answers(("a", "cat", "p1"), ("a", "", "p1"))])
+def test_where_nothing_is_answered_the_table_is_empty(labels: pd.DataFrame) -> None:
+    asked = asked_labels(labels)
+    assert (list(asked.columns), len(asked)) == (["path", "label", "asked_of"], 0)
+
+
+def test_an_answer_and_an_ordinary_label_stand_beside_each_other() -> None:
+    before = entries(("pen/1.png", "cat"))
+    new = answers(("pen/1.png", "cat", "p1"))
+    after = add(before, new)
+    assert after["asked_of"].tolist() == ["", "p1"]
+    assert len(add(after, new)) == len(add(after, before)) == 2, "said again, neither is written again"
+    assert len(add(after, answers(("pen/1.png", "cat", "p2")))) == 3
+    assert pairs(add(after, answers(("pen/1.png", "dog", "p1"))))[2:] == [("pen/1.png", "dog")]
+
+
+def test_one_image_can_answer_two_pairs_of_models_in_one_call() -> None:
+    after = add(entries(), answers(("pen/1.png", "cat", "p1"), ("pen/1.png", "cat", "p2"), ("pen/1.png", "cat", "p1")))
+    assert after["asked_of"].tolist() == ["p1", "p2"]
+
+
+def test_an_answer_is_taken_back_also_where_the_image_has_no_label_of_its_own() -> None:
+    before = answers(("pen/1.png", "cat", "p1"))
+    after = add(before, answers(("pen/1.png", "", "p1")))
+    assert pairs(after)[1:] == [("pen/1.png", "")]
+    assert asked_labels(after).empty
+
+
+def test_answers_are_checked_like_other_labels() -> None:
+    told = problem(
+        answers(
+            ("pen/1.png", "cta", "p1"),
+            ("pen/9.png", "cat", "p1"),
+            ("pen/2.png", "cat", "p1"),
+            ("pen/2.png", "dog", "p2"),
+        )
+    )
+    assert "1 images are not in the manifest, the first: 'pen/9.png'" in told
+    assert "1 images are given two labels in one call, the first: 'pen/2.png'" in told
+    assert "'cta' (did you mean 'cat'?)" in told
+
+
+def test_the_label_that_was_entered_last_is_the_first_to_be_taken_back() -> None:
+    labels = answers(("a", "cat", ""), ("a", "cat", "p1"), ("b", "cat", "p1"), ("b", "dog", ""), ("c", "cat", "p1"))
+    assert asked_of_latest(labels) == {"a": "p1", "b": "", "c": "p1"}
+    without = pd.concat([labels, answers(("a", "", "p1"), ("b", "", ""), ("c", "", "p1"))])
+    assert asked_of_latest(without) == {"a": "", "b": "p1"}
+    again = pd.concat([without, answers(("a", "dog", "p1"), ("a", "owl", ""))])
+    assert asked_of_latest(again)["a"] == ""

@@ -99,3 +99,10 @@ def test_a_bootstrap_over_groups_scatters_as_the_group_means_do() -> None:
 def test_a_single_group_can_not_be_drawn_from() -> None:
     with pytest.raises(ValueError, match="at least two of them"):
         resample_counts(np.array([0, 1]), np.array([5, 5]), 3, np.random.default_rng(0))
+
+
+def test_values_that_are_equal_but_for_rounding_share_their_rank() -> None:
+    """Balanced accuracies of 9 of 35 images: sums of sevenths in another order."""
+    values = np.array([0.2571428571428572, 0.2571428571428571, 0.3])
+    score = Score("knn", values, np.tile(values, (2, 1)), True, 1.0)
+    assert score.ranks(values).tolist() == [2.5, 2.5, 1.0]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tasks.core.null_splits import null_splits
 from tasks.core.ranking import choose, mean_ranks, p_best, stratified_resamples
 from tasks.core.runtime import address_rng
 from tasks.core.selection import (
@@ -12,29 +13,29 @@ from tasks.core.selection import (
     TRANSFERABILITY,
     CandidateFeatures,
     ScoreSettings,
-    null_splits,
     similarity_scores,
     transferability_scores,
 )
 from tasks.core.similarity import coral_distance, frechet_distance, kid, linear_mmd, proxy_a_distance
-from tasks.core.transferability import linear_probe_correct, logme
+from tasks.core.transferability import balanced, h_score, linear_probe_correct, transfer_probe_correct
 
 HOW = ScoreSettings(n_neighbors=3, probe_inverse_l2=0.01, n_bootstrap=12, seed=7)
 WEIGHTS = dict.fromkeys(TRANSFERABILITY, 1.0) | dict.fromkeys(SIMILARITY, 0.5)
-Y_N = np.arange(60) % 3
+Y_N, Y_S = np.arange(60) % 3, np.arange(50) % 3
 
 
 def candidate(signal: float, distance: float, n_features: int = 10, seed: int = 0) -> CandidateFeatures:
     rng = np.random.default_rng(seed)
-    labelled = rng.normal(size=(60, n_features)) + signal * rng.normal(size=(3, n_features))[Y_N]
-    source, target = rng.normal(size=(50, n_features)), rng.normal(size=(40, n_features)) * (1 + distance) + distance
+    centres_CD = signal * rng.normal(size=(3, n_features))
+    labelled, source = rng.normal(size=(60, n_features)) + centres_CD[Y_N], rng.normal(size=(50, n_features))
+    target = rng.normal(size=(40, n_features)) * (1 + distance) + distance
     theta = np.exp(labelled) / np.exp(labelled).sum(1, keepdims=True)
     return CandidateFeatures(labelled, source, target, theta)
 
 
 def test_good_near_features_beat_bad_far_ones_in_every_score() -> None:
     found = [candidate(0.0, 3.0, seed=1), candidate(2.0, 0.1, seed=2)]
-    scores = transferability_scores(found, Y_N, HOW, WEIGHTS).scores
+    scores = transferability_scores(found, Y_N, HOW, WEIGHTS, y_S=Y_S).scores
     distances, nulls = similarity_scores(found, HOW, WEIGHTS)
     assert {s.name: s.weight for s in scores + distances} == WEIGHTS
     for one in scores + distances:
@@ -48,13 +49,29 @@ def test_good_near_features_beat_bad_far_ones_in_every_score() -> None:
         assert near["mean"] < near["high"]
 
 
-def test_logme_draws_equal_refits_on_the_resampled_images() -> None:
+def test_h_score_draws_add_what_it_loses_without_each_image() -> None:
     one = candidate(0.5, 0.0)
-    logme_score = transferability_scores([one], Y_N, HOW, WEIGHTS).scores[2]
+    (found,) = transferability_scores([one], Y_N, HOW, {"h_score": 1.0}).scores
     resamples = stratified_resamples(Y_N, HOW.n_bootstrap, address_rng(HOW.seed, "transferability"))
-    refits = [logme(one.labelled_ND[rows], Y_N[rows]) for rows in resamples]
-    assert logme_score.name == "logme"
-    assert logme_score.draws_BM[:, 0] == pytest.approx(refits, rel=1e-6)
+    whole = h_score(one.labelled_ND, Y_N)
+    lost_N = np.array([whole - h_score(np.delete(one.labelled_ND, i, 0), np.delete(Y_N, i)) for i in range(60)])
+    assert found.draws_BM[:, 0] == pytest.approx([whole - lost_N.sum() + lost_N[rows].sum() for rows in resamples])
+
+
+def test_transfer_probe_learns_from_the_source_and_says_where_it_can_not() -> None:
+    one = candidate(0.5, 0.2)
+    y_S = np.arange(50) % 4 - 1  # a quarter plays no part
+    (found,) = transferability_scores([one], Y_N, HOW, {"transfer_probe": 1.0}, y_S=y_S).scores
+    is_used = y_S >= 0
+    right = transfer_probe_correct(one.source_SD[is_used], y_S[is_used], one.labelled_ND, Y_N, 0.01)
+    assert found.value_M.tolist() == [balanced(right, Y_N)]
+    assert found.draws_BM[:, 0].std() > 0
+    for given, n_lacking in ((None, 3), (np.minimum(y_S, 1), 1), (np.full(50, -1), 3)):
+        without = transferability_scores([one], Y_N, HOW, {"knn": 1.0, "transfer_probe": 1.0}, y_S=given)
+        assert [score.name for score in without.scores] == ["knn"]
+        assert without.left_out == [
+            f"transfer_probe is left out: {n_lacking} of 3 target classes have no labelled source image"
+        ]
 
 
 def test_the_same_candidate_twice_ties_exactly() -> None:
@@ -81,12 +98,12 @@ def test_a_dead_candidate_does_not_hide_the_best_one() -> None:
 def test_leep_is_left_out_where_a_candidate_has_no_head() -> None:
     with_head = candidate(0.5, 0.0)
     headless = replace(with_head, theta_NZ=None)
-    found = transferability_scores([with_head, headless, with_head], Y_N, HOW, WEIGHTS)
-    assert [score.name for score in found.scores] == ["knn", "linear_probe", "logme", "h_score"]
+    found = transferability_scores([with_head, headless, with_head], Y_N, HOW, WEIGHTS, y_S=Y_S)
+    assert [score.name for score in found.scores] == ["knn", "linear_probe", "transfer_probe", "logme", "h_score"]
     assert found.left_out == [
         "leep is left out: 1 of 3 candidates have no source head, and a score that some lack can't rank them all"
     ]
-    assert transferability_scores([with_head], Y_N, HOW, WEIGHTS).left_out == []
+    assert transferability_scores([with_head], Y_N, HOW, WEIGHTS, y_S=Y_S).left_out == []
 
 
 def test_only_scores_with_a_weight_are_computed() -> None:
@@ -95,6 +112,10 @@ def test_only_scores_with_a_weight_are_computed() -> None:
     assert ([score.name for score in found.scores], found.left_out) == (["h_score"], [])
     distances, nulls = similarity_scores(one, HOW, {"h_score": 1.0, "kid": 1.0})
     assert [score.name for score in distances] == list(nulls) == ["kid"]
+    tiny = [
+        CandidateFeatures(one[0].labelled_ND, np.zeros((1, 0)), np.zeros((0, 0)))
+    ]  # of which no distance could be had
+    assert similarity_scores(tiny, HOW, {"h_score": 1.0}) == ([], {})
 
 
 def test_values_are_those_of_the_plain_functions() -> None:

@@ -1,6 +1,7 @@
 """Splits: nothing leaks between them, nothing depends on the order, no label is seen where it must not be."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,9 @@ import pytest
 
 from tasks.core.splits import LabelBudget, SplitShares, draw_splits, hidden_labels, labels_of, with_splits
 
-SHARES = SplitShares(source_val=0.2, target_val=0.2, target_test=0.4)
+SHARES = SplitShares(source_val=0.2, target_val=0.2, target_test=0.4, target_holdout=0)
+HOLDING_OUT = replace(SHARES, target_holdout=0.2)
+TEST_ONLY = SplitShares(source_val=0.2, target_val=0, target_test=0.4, target_holdout=0)
 LEARNT_FROM = ("train", "unlabelled")
 N_TABLES = 10
 
@@ -46,7 +49,9 @@ def random_table(seed: int, *, given: tuple[str, ...]) -> pd.DataFrame:
 
 def homes(rows: pd.DataFrame) -> pd.DataFrame:
     """Per domain and group: is it learnt from, and in how many of the held-out splits is it."""
-    kinds = rows["split"].where(~rows["split"].isin(LEARNT_FROM), "learnt").replace("guard", "val")
+    kinds = (
+        rows["split"].where(~rows["split"].isin(LEARNT_FROM), "learnt").replace({"guard": "val", "holdout": "learnt"})
+    )  # these two are split off by image where groups are few
     return rows.assign(kind=kinds)[kinds != "held_out"].groupby(["domain", "group_id"])["kind"].nunique()
 
 
@@ -59,11 +64,11 @@ def homes(rows: pd.DataFrame) -> pd.DataFrame:
 )  # fmt: skip
 def test_no_group_is_in_two_splits(given: tuple[str, ...]) -> None:
     for seed in range(N_TABLES):
-        done = with_splits(random_table(seed, given=given), SHARES, LabelBudget(3, 20), seed)
+        done = with_splits(random_table(seed, given=given), HOLDING_OUT, LabelBudget(3, 20), seed)
         assert homes(done).max() == 1
         found = done.groupby("domain")["split"].agg(set)
         assert found["source"] <= {"train", "val"}
-        assert found["target"] <= {"train", "val", "guard", "test", "unlabelled", "held_out"}
+        assert found["target"] <= {"train", "val", "guard", "test", "unlabelled", "holdout", "held_out"}
         assert not (done["split"].isin(("train", "val", "guard", "test")) & (done["label"] == "")).any()
 
 
@@ -71,9 +76,9 @@ def test_no_group_is_in_two_splits(given: tuple[str, ...]) -> None:
 def test_the_order_of_the_rows_changes_nothing(given: tuple[str, ...]) -> None:
     for seed in range(N_TABLES):
         rows = random_table(seed, given=given)
-        first = with_splits(rows, SHARES, LabelBudget(3, 20), 0).set_index("image_id")["split"]
+        first = with_splits(rows, HOLDING_OUT, LabelBudget(3, 20), 0).set_index("image_id")["split"]
         mixed = rows.sample(frac=1, random_state=seed).reset_index(drop=True)
-        other = with_splits(mixed, SHARES, LabelBudget(3, 20), 0).set_index("image_id")["split"]
+        other = with_splits(mixed, HOLDING_OUT, LabelBudget(3, 20), 0).set_index("image_id")["split"]
         assert first.equals(other[first.index])
 
 
@@ -159,7 +164,7 @@ def test_of_few_validation_groups_each_is_shared_out_by_image() -> None:
 def test_unlabelled_images_of_a_held_out_group_are_marked() -> None:
     groups, labels = ["w1", "w1", "w2", "w2"], ["a", "", "a", ""]
     rows = table(20, 4, group_id=groups, label=labels, split=["test", "test", "train", "train"])
-    target = with_splits(rows, SplitShares(0.2, 0, 0.4), LabelBudget(None, 0), 0).query("domain == 'target'")
+    target = with_splits(rows, TEST_ONLY, LabelBudget(None, 0), 0).query("domain == 'target'")
     assert list(target["split"]) == ["test", "held_out", "train", "unlabelled"]
 
 
@@ -172,11 +177,11 @@ def test_unlabelled_images_without_labelled_relatives_are_all_learnt_from() -> N
 
 
 def test_hidden_labels_are_seen_by_nobody() -> None:
-    done = with_splits(table(40, 100), SHARES, LabelBudget(3, 10), 0)
+    done = with_splits(table(40, 100), HOLDING_OUT, LabelBudget(3, 10), 0)
     seen = hidden_labels(done)
     source = seen["domain"] == "source"
-    hidden = ~source & seen["split"].isin(("test", "guard", "unlabelled"))
-    assert set(seen.loc[hidden, "split"]) == {"test", "guard", "unlabelled"}
+    hidden = ~source & seen["split"].isin(("test", "guard", "unlabelled", "holdout"))
+    assert set(seen.loc[hidden, "split"]) == {"test", "guard", "unlabelled", "holdout"}
     assert (seen.loc[hidden, "label"] == "").all()
     assert seen.loc[~hidden, "label"].equals(done.loc[~hidden, "label"])
     assert (done["label"] != "").all(), "the argument is not changed"
@@ -195,7 +200,7 @@ def test_labels_of_a_split_are_those_of_the_target_alone() -> None:
 
 def test_an_unlabelled_image_left_empty_is_not_learnt_from_where_its_group_is_given_as_test() -> None:
     rows = table(20, 4, group_id=["w1", "w1", "w2", "w2"], label=["a", "", "a", ""], split=["test", "", "train", ""])
-    target = with_splits(rows, SplitShares(0.2, 0, 0.4), LabelBudget(None, 0), 0).query("domain == 'target'")
+    target = with_splits(rows, TEST_ONLY, LabelBudget(None, 0), 0).query("domain == 'target'")
     assert list(target["split"]) == ["test", "held_out", "train", "unlabelled"]
 
 
@@ -295,14 +300,14 @@ def test_a_persons_label_is_used_although_the_others_of_the_group_are_given_as_u
     """tasks.core.labels empties the split of such an image, so that it is free to be learnt from."""
     rows = table(20, 6, group_id=["w1"] * 3 + ["w2"] * 3, label=["a", "", "", "b", "b", "b"])
     rows.loc[20:, "split"] = ["", "unlabelled", "unlabelled", "test", "test", "test"]
-    target = with_splits(rows, SplitShares(0.2, 0, 0.4), LabelBudget(None, 0), 0).query("domain == 'target'")
+    target = with_splits(rows, TEST_ONLY, LabelBudget(None, 0), 0).query("domain == 'target'")
     assert list(target["split"]) == ["train", "unlabelled", "unlabelled", "test", "test", "test"]
 
 
 def test_a_label_that_is_given_as_unlabelled_is_not_learnt_from_where_its_group_is_held_out() -> None:
     groups = [f"w{i // 2:02d}" for i in range(40)]
     rows = table(20, 40, group_id=groups, split=["train", "unlabelled"] * 20)
-    done = with_splits(rows, SplitShares(0.2, 0.5, 0.4), LabelBudget(None, 0), 0).query("domain == 'target'")
+    done = with_splits(rows, replace(SHARES, target_val=0.5), LabelBudget(None, 0), 0).query("domain == 'target'")
     assert {tuple(splits) for splits in done.groupby("group_id")["split"].agg(sorted)} == {
         ("train", "unlabelled"),
         ("held_out", "val"),
@@ -311,7 +316,7 @@ def test_a_label_that_is_given_as_unlabelled_is_not_learnt_from_where_its_group_
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_a_share_of_zero_draws_nothing(share: float) -> None:
-    done = with_splits(table(20, 100), SplitShares(0.2, share, 0.4), LabelBudget(None, 0), 0)
+    done = with_splits(table(20, 100), replace(SHARES, target_val=share), LabelBudget(None, 0), 0)
     assert (done.loc[done["domain"] == "target", "split"] == "val").sum() == share * 100
 
 
@@ -330,3 +335,111 @@ def test_what_is_drawn_of_one_class_does_not_depend_on_another() -> None:
     first = with_splits(rows, SHARES, LabelBudget(None, 0), 0)
     fewer = with_splits(rows[rows["label"] == "a"], SHARES, LabelBudget(None, 0), 0)
     assert first.loc[fewer.index, "split"].equals(fewer["split"])
+
+
+def held_out_of(rows: pd.DataFrame, share: float = 0.2, n_labels: int | None = None) -> pd.DataFrame:
+    """The target's rows with splits."""
+    shares = replace(SHARES, target_holdout=share)
+    return with_splits(rows, shares, LabelBudget(n_labels, 0), 0).query("domain == 'target'")
+
+
+def groups_of(*sizes: int) -> list[str]:
+    return [f"w{g:02d}" for g, n in enumerate(sizes) for _ in range(n)]
+
+
+def test_a_share_of_the_unlabelled_images_is_held_out_given_or_hidden_by_the_budget() -> None:
+    """40 % of 200 labelled ones are left for training: 6 keep their label, and a fifth of the other 74 is 15."""
+    given = held_out_of(table(20, 50, split="unlabelled"))
+    assert given["split"].value_counts().to_dict() == {"unlabelled": 40, "holdout": 10}
+    hidden = held_out_of(table(20, 200), n_labels=3)
+    assert hidden["split"].value_counts().to_dict() == {
+        "test": 80,
+        "val": 40,
+        "unlabelled": 59,
+        "holdout": 15,
+        "train": 6,
+    }
+
+
+def test_only_unlabelled_images_of_the_target_become_holdout_and_all_others_stay() -> None:
+    for seed in range(N_TABLES):
+        rows = random_table(seed, given=("", "unlabelled", "train"))
+        without, held = (
+            with_splits(rows, replace(SHARES, target_holdout=s), LabelBudget(3, 20), seed)["split"] for s in (0, 0.5)
+        )
+        moved = without != held
+        assert set(without[moved]) == {"unlabelled"}
+        assert set(held[moved]) == {"holdout"}
+        assert (rows.loc[moved, "domain"] == "target").all()
+        assert "holdout" not in set(without)
+
+
+@pytest.mark.parametrize(("n_groups", "n_sides"), [(10, 1), (9, 2)])
+def test_ten_groups_are_held_out_whole_and_of_fewer_each_is_shared_out_by_image(n_groups: int, n_sides: int) -> None:
+    """Nine images of 45 are no whole groups of five."""
+    done = held_out_of(table(20, n_groups * 5, group_id=groups_of(*[5] * n_groups), split="unlabelled"))
+    assert (done["split"] == "holdout").sum() == n_groups
+    assert done.groupby("group_id")["split"].nunique().max() == n_sides
+
+
+def test_no_group_is_learnt_from_and_held_out_where_groups_are_many() -> None:
+    """Also not where a training image lies beside unlabelled ones: 15 of 30 groups of four have one."""
+    split = (["train"] + ["unlabelled"] * 3) * 15 + ["unlabelled"] * 60
+    done = held_out_of(table(20, 120, group_id=groups_of(*[4] * 30), split=split))
+    assert "val" in set(done["split"]), "drawn from the training images, so that their relatives are set aside"
+    held = done["split"] == "holdout"
+    assert not set(done.loc[held, "group_id"]) & set(done.loc[done["split"].isin(LEARNT_FROM), "group_id"])
+    n_unlabelled = int(held.sum() + (done["split"] == "unlabelled").sum())
+    assert held.sum() == pytest.approx(0.2 * n_unlabelled, abs=2)  # half a group
+
+
+def test_no_more_than_half_of_the_groups_without_training_images_is_held_out() -> None:
+    """Ten groups of four without one beside sixty with three unlabelled images each: a fifth of all 220 would be 44."""
+    split = ["unlabelled"] * 40 + (["train"] + ["unlabelled"] * 3) * 60
+    rows = table(20, 280, group_id=groups_of(*[4] * 70), split=split)
+    shares = replace(SHARES, target_val=0, target_test=0, target_holdout=0.2)
+    done = with_splits(rows, shares, LabelBudget(None, 0), 0).query("domain == 'target'")
+    assert done.loc[done["split"] == "holdout", "group_id"].value_counts().tolist() == [4] * 5
+
+
+def test_a_group_larger_than_what_is_wanted_is_not_held_out() -> None:
+    done = held_out_of(table(20, 100, group_id=groups_of(60, *[1] * 40), split="unlabelled"))
+    assert (done["split"] == "holdout").sum() == 20
+    assert set(done.loc[done["group_id"] == "w00", "split"]) == {"unlabelled"}
+
+
+def test_what_is_held_out_does_not_depend_on_any_label() -> None:
+    rows = table(20, 90, split=["train", "unlabelled", "unlabelled"] * 30)
+    is_train = (rows["domain"] == "target") & (rows["split"] == "train")
+    is_unlabelled = rows["split"] == "unlabelled"
+    shares = replace(SHARES, target_val=0, target_holdout=0.2)
+    for where, label in ((is_unlabelled, "a"), (is_unlabelled, ""), (is_train, "b")):
+        changed = rows.assign(label=rows["label"].mask(where, label))
+        one, other = (with_splits(r, shares, LabelBudget(None, 0), 0)["split"] for r in (rows, changed))
+        assert (one == "holdout").sum() == 12
+        assert one.equals(other)
+
+
+def test_a_further_label_moves_its_image_and_at_most_one_other() -> None:
+    """Images given for training that have no label yet: a person labels one after the other."""
+    rows = table(20, 60, split=["test"] * 5 + ["val"] * 5 + ["train"] * 50)
+    rows["label"] = rows["label"].mask((rows["domain"] == "target") & (rows["split"] == "train"), "")
+    before = held_out_of(rows)["split"]
+    assert (before == "holdout").sum() == 10
+    some = before.index[before == "holdout"][::2].union(before.index[before == "unlabelled"][::8])
+    for index in some:
+        label = rows["label"].mask(rows.index == index, "a")
+        after = held_out_of(rows.assign(label=label))["split"]
+        assert after[index] == "train"
+        assert (before != after).drop(index).sum() <= 1
+
+
+def test_another_seed_holds_out_other_images_and_the_test_draw_does_not_tell_which() -> None:
+    """Of the images left over by the draw of a test, those given without a label are held out no more often than others."""
+    rows = table(20, 2000, label=["a", ""] * 1000)
+    done = held_out_of(rows, n_labels=0)
+    unlabelled = done[done["split"].isin(("unlabelled", "holdout"))]
+    rates = (unlabelled["split"] == "holdout").groupby(unlabelled["label"]).mean()
+    assert rates.max() - rates.min() < 0.1  # 400 and 1000 images: a standard error of 0.024
+    other = with_splits(rows, HOLDING_OUT, LabelBudget(0, 0), 1)["split"]
+    assert not (other == "holdout").equals(with_splits(rows, HOLDING_OUT, LabelBudget(0, 0), 0)["split"] == "holdout")

@@ -8,24 +8,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from tasks.core.ranking import resample_counts
+from tasks.core.feature_space import rotated
 from tasks.core.transferability import (
     balanced,
     balanced_drawn,
-    drawn_moments,
     h_score,
-    h_score_of,
     knn_correct,
     knn_score,
     leep,
     linear_probe_correct,
     linear_probe_score,
     logme,
-    logme_of,
-    moments,
-    rotated,
     shrinkage,
-    spectrum,
+    transfer_probe_correct,
+    transfer_probe_score,
 )
 
 
@@ -103,39 +99,9 @@ def test_h_score_lies_between_0_and_1() -> None:
     assert 0 <= h_score(np.random.default_rng(1).normal(size=(40, 4)), y_N) < 0.3
 
 
-def refits(x_ND: np.ndarray, y_N: np.ndarray, counts_BN: np.ndarray, alpha: float) -> np.ndarray:
-    """(2, B) LogME and H-score of the features of each draw, written out as rows."""
-    rows = [np.repeat(np.arange(len(y_N)), counts) for counts in counts_BN]
-    exact = [moments(spectrum(x_ND[drawn]), y_N[drawn]) for drawn in rows]
-    return np.array([[logme_of(one) for one in exact], [h_score_of(one, alpha) for one in exact]])
-
-
-@pytest.mark.parametrize(("n_images", "n_features"), [(40, 6), (24, 50), (600, 64)])
-def test_draws_equal_refits_where_128_components_are_all(n_images: int, n_features: int) -> None:
-    x_ND, y_N = labelled_cloud(n_images, n_features, 0.7)
-    counts_BN = resample_counts(y_N, None, 5, np.random.default_rng(0))
-    drawn = drawn_moments(spectrum(x_ND), y_N, counts_BN)
-    expected = refits(x_ND, y_N, counts_BN, 0.3)
-    assert [logme_of(one) for one in drawn] == pytest.approx(expected[0], rel=1e-6)
-    assert [h_score_of(one, 0.3) for one in drawn] == pytest.approx(expected[1], rel=1e-6)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_draws_in_128_of_149_components_scatter_as_refits_do(shift: float) -> None:
-    x_ND, y_N = labelled_cloud(150, 300, shift, 7)
-    x_ND, alpha = x_ND * np.arange(1, 301) ** -0.5, 0.1
-    counts_BN = resample_counts(y_N, None, 40, np.random.default_rng(0))
-    drawn = drawn_moments(spectrum(x_ND), y_N, counts_BN)
-    expected = refits(x_ND, y_N, counts_BN, alpha).std(1)
-    assert 0.9 < np.std([logme_of(one) for one in drawn]) / expected[0] < 1.1
-    assert 0.8 < np.std([h_score_of(one, alpha) for one in drawn]) / expected[1] < 1.6
-
-
 def test_a_draw_without_a_class_scores_the_others() -> None:
-    x_ND, y_N = labelled_cloud(30, 4, 1.0)
+    _, y_N = labelled_cloud(30, 4, 1.0)
     counts = (y_N != 1).astype(float)[None]
-    left = y_N != 1
-    assert logme_of(drawn_moments(spectrum(x_ND), y_N, counts)[0]) == pytest.approx(logme(x_ND[left], y_N[left]))
     assert balanced_drawn(y_N == 0, y_N, counts)[0] == 0.5  # class 0 right, class 2 wrong
 
 
@@ -177,6 +143,61 @@ def test_probe_equals_scikit_learn_on_the_unrotated_features() -> None:
 def test_probe_refuses_a_class_with_one_image() -> None:
     with pytest.raises(ValueError, match="at least two labelled images of every class"):
         linear_probe_score(np.eye(5), np.array([0, 0, 1, 1, 2]), 1.0)
+
+
+def two_domains(
+    n_source: int, n_target: int, n_features: int, signal: float = 0.33
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Source and target of three classes, the target shifted."""
+    rng = np.random.default_rng(n_source + n_features)
+    y_S, y_N, centres = np.arange(n_source) % 3, np.arange(n_target) % 3, signal * rng.normal(size=(3, n_features))
+    source, target = (rng.normal(size=(len(y), n_features)) + centres[y] for y in (y_S, y_N))
+    return source, y_S, target + 0.5, y_N
+
+
+@pytest.mark.parametrize("n_features", [8, 120])
+def test_transfer_probe_equals_scikit_learn_on_both_domains_weighed_alike(n_features: int) -> None:
+    source, y_S, x_ND, y_N = two_domains(60, 21, n_features)
+    x = StandardScaler().fit_transform(np.concatenate([source, x_ND]))
+    expected = np.zeros(21, bool)
+    for fit, left_out in StratifiedKFold(5, shuffle=True, random_state=0).split(x_ND, y_N):
+        weight = np.concatenate([np.full(60, 1 / 60), np.full(len(fit), 1 / len(fit))]) * (60 + len(fit)) / 2
+        probe = LogisticRegression(C=0.01, max_iter=1000)
+        probe.fit(np.concatenate([x[:60], x[60:][fit]]), np.concatenate([y_S, y_N[fit]]), weight)
+        expected[left_out] = probe.predict(x[60:][left_out]) == y_N[left_out]
+    assert transfer_probe_correct(source, y_S, x_ND, y_N, 0.01).tolist() == expected.tolist()
+    assert 0 < transfer_probe_score(source, y_S, x_ND, y_N, 0.01) == balanced(expected, y_N) < 1
+
+
+def test_a_source_that_knows_the_classes_helps_where_target_labels_are_few() -> None:
+    source, y_S, x_ND, y_N = two_domains(300, 12, 60, 0.25)
+    assert transfer_probe_score(source, y_S, x_ND, y_N, 0.01) > linear_probe_score(x_ND, y_N, 0.01) + 0.2
+    misled = (y_S + 1) % 3
+    assert transfer_probe_score(source, misled, x_ND, y_N, 0.01) < linear_probe_score(x_ND, y_N, 0.01)
+
+
+def test_source_images_of_other_classes_play_no_part() -> None:
+    source, y_S, x_ND, y_N = two_domains(60, 21, 8)
+    more = np.concatenate([source, 100 + source]), np.concatenate([y_S, y_S - 9])
+    assert (
+        transfer_probe_correct(*more, x_ND, y_N, 0.01).tolist()
+        == transfer_probe_correct(source, y_S, x_ND, y_N, 0.01).tolist()
+    )
+
+
+def test_transfer_probe_keeps_patients_whole() -> None:
+    x_ND, y_N, groups = patients(20, np.arange(20) % 2)
+    source = np.random.default_rng(0).normal(size=(40, 200))  # knows nothing
+    assert transfer_probe_score(source, np.arange(40) % 2, x_ND, y_N, 1.0) == 1.0
+    assert transfer_probe_score(source, np.arange(40) % 2, x_ND, y_N, 1.0, groups) < 0.8
+
+
+def test_transfer_probe_refuses_a_class_without_source_images() -> None:
+    source, y_S, x_ND, y_N = two_domains(60, 21, 8)
+    with pytest.raises(ValueError, match="1 classes have no source image, the first: 2; leave their images out"):
+        transfer_probe_score(source[y_S < 2], y_S[y_S < 2], x_ND, y_N, 0.01)
+    with pytest.raises(ValueError, match="source and target have different numbers of columns"):
+        transfer_probe_score(source[:, :5], y_S, x_ND, y_N, 0.01)
 
 
 def test_balanced_accuracy_by_hand() -> None:
@@ -233,6 +254,7 @@ SCORES = {
     "h_score": h_score,
     "knn": lambda x, y: knn_score(x, y, 3),
     "linear_probe": lambda x, y: linear_probe_score(x, y, 1.0),
+    "transfer_probe": lambda x, y: transfer_probe_score(np.eye(90)[:, : np.shape(x)[-1]], np.arange(90) % 5, x, y, 1.0),
     "leep": leep,
 }
 

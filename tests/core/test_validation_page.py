@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.core import manifest
 from tasks.core.advice import ADVICE, CLAIMS, LIMITS, limit_of
 from tasks.core.offenders import PAGE_BYTES, Thumbnails
-from tasks.core.validation_page import cut, middle, validation_page
+from tasks.core.validation_page import SPLITS, cut, middle, validation_page
 from tasks.params.rules import Rules
 
 ON_THE_SET = {
@@ -72,7 +73,7 @@ def validation_of(failed: dict[str, dict[str, Any]] | None = None, **changes: An
         "format": 1, "status": "blocked" if blocked else "warn" if warned else "pass", "blocked_by": blocked,
         "n_images": 100, "n_rejected": 3, "n_set_aside": 2, "classes": ["a", "b"],
         "label_sets": {"only_in_source": [], "only_in_target": [], "sentence": "source and target have the same 2 labels"},
-        "n_target_labels": {"train": 6, "val": 10, "guard": 5, "test": 20}, "n_target_unlabelled": 9,
+        "n_target_labels": {"train": 6, "val": 10, "guard": 5, "test": 20}, "n_target_unlabelled": 9, "n_target_holdout": 4,
         "rules": rules, "duplicate_groups": [], "coverage": [], "shifts": [],
         "counts": [
             {"domain": "source", "origin": "ink", "split": "train", "label": "a", "n": 40},
@@ -87,7 +88,7 @@ def validation_of(failed: dict[str, dict[str, Any]] | None = None, **changes: An
 EMPTY: dict[str, Any] = {
     "status": "pass", "n_images": 0, "n_rejected": 0, "n_set_aside": 0, "classes": [], "counts": [],
     "label_sets": {"only_in_source": [], "only_in_target": [], "sentence": ""},
-    "n_target_labels": dict.fromkeys(("train", "val", "guard", "test"), 0), "n_target_unlabelled": 0,
+    "n_target_labels": dict.fromkeys(("train", "val", "guard", "test"), 0), "n_target_unlabelled": 0, "n_target_holdout": 0,
 }  # fmt: skip
 
 
@@ -190,7 +191,8 @@ def test_a_clean_set_is_accepted() -> None:
     assert text.index("Accepted No rule that blocks or warns fails.") < text.index("Numbers")
     assert "100 images 95 accepted 3 rejected 2 set aside" in text
     assert "source and target have the same 2 labels." in text
-    assert "6 for training, 10 for choices, 5 for the guard alone, 20 for the test alone. 9 target images" in text
+    assert "6 for training, 10 for choices, 5 for the guard alone, 20 for the test alone. 9 target images are" in text
+    assert "4 are held out without labels, for the guard and the label-free choices." in text
     assert "No rule fails." in text
     assert "differ" not in text.split("Rules Failed rules first")[0]
 
@@ -263,9 +265,21 @@ def test_counts_stand_per_class_domain_and_split() -> None:
     assert "all 40 5 41 9 95" in text
 
 
+def test_every_split_that_is_drawn_has_its_place_among_the_columns() -> None:
+    assert set(SPLITS) == {"", *manifest.SPLITS}
+    counts = [
+        {"domain": "target", "origin": "", "split": s, "label": "a", "n": 1} for s in ("holdout", "unlabelled", "train")
+    ]
+    assert "total train unlabelled holdout" in squeezed(outline(validation_of(counts=counts)))
+
+
 @pytest.mark.parametrize(
-    ("split", "words"), [("test", "(hidden)"), ("guard", "(hidden)"), ("", "(no label)"), ("train", "(no label)")]
-)
+    ("split", "words"),
+    [
+        ("test", "(hidden)"), ("guard", "(hidden)"), ("unlabelled", "(hidden or none)"), ("holdout", "(hidden or none)"),
+        ("", "(no label)"), ("train", "(no label)"),
+    ],
+)  # fmt: skip
 def test_an_empty_label_is_named(split: str, words: str) -> None:
     counts = [{"domain": "", "origin": "", "split": split, "label": "", "n": 95}]
     assert f"{words} 95 95" in squeezed(outline(validation_of(counts=counts)))

@@ -17,7 +17,7 @@ from flows.data_cli import LABELS, MANIFEST, SPLITS, add_commands
 from tasks.core.labels import read_labels
 
 PROJECT = Path(__file__).parents[2]
-HEADER = "path,label,by,on\n"
+HEADER = "path,label,by,on,asked_of\n"
 Rows = list[tuple[str, str, str, str, str]]  # path, domain, split, group_id, label
 ROWS: Rows = [
     ("ink/1.png", "source", "", "g1", "cat"),
@@ -85,7 +85,7 @@ def test_one_label_is_written_with_person_and_day(project: Path) -> None:
         "1 label written to data/given/labels.csv (1 new); `acclimate run` uses them"
     )
     days.append(datetime.now(UTC).date().isoformat())
-    assert LABELS.read_text() in [f"{HEADER}pen/1.png,cat,ann,{day}\n" for day in days]
+    assert LABELS.read_text() in [f"{HEADER}pen/1.png,cat,ann,{day},\n" for day in days]
     assert sorted(path.name for path in LABELS.parent.iterdir()) == ["accepted_profile.json", "labels.csv"]
 
 
@@ -189,7 +189,7 @@ def test_missing_files_say_what_to_do(project: Path, arguments: list[str]) -> No
 
 def test_damaged_labels_are_left_alone(project: Path) -> None:
     LABELS.write_text(HEADER + "<<<<<<< HEAD\n")
-    assert "line 2 has 1 columns instead of 4 ('<<<<<<< HEAD'…)" in refused("pen/1.png", "cat")
+    assert "line 2 has 1 columns instead of 5 ('<<<<<<< HEAD'…)" in refused("pen/1.png", "cat")
 
 
 def test_an_image_may_be_named_by_any_path_to_its_file(project: Path) -> None:
@@ -289,6 +289,91 @@ def test_a_call_killed_while_it_writes_leaves_whole_labels(project: Path) -> Non
     assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=False).returncode == -9
     assert LABELS.read_bytes() == before
     assert "(1 new)" in label("pen/2.png", "cat")
+
+
+ASKING = "path,label,source_only,adapted,asked_of\n"
+
+
+def answered() -> list[tuple[str, str, str]]:
+    labels = read_labels(LABELS)
+    return list(zip(labels["path"], labels["label"], labels["asked_of"], strict=True))
+
+
+def test_answers_to_the_guard_are_entered_and_open_questions_are_counted(project: Path) -> None:
+    questions = "pen/1.png,cat,cat,dog,p1\npen/2.png,,cat,dog,p1\npen/3.png,,dog,cat,p1\npen/4.png,dog,dog,cat,p1\n"
+    Path("to_label.csv").write_text(ASKING + questions)
+    assert label("--from", "to_label.csv", "--by", "ann") == (
+        "2 labels written to data/given/labels.csv (2 new); the guard of the next `acclimate run` reads them, nothing else "
+        "does; 2 of the 4 rows of to_label.csv have no label yet"
+    )
+    assert answered() == [("pen/1.png", "cat", "p1"), ("pen/4.png", "dog", "p1")]
+    Path("to_label.csv").write_text(
+        ASKING + questions.replace("pen/2.png,", "pen/2.png,dog").replace("pen/1.png,cat", "pen/1.png,dog")
+    )
+    told = label("--from", "to_label.csv")
+    assert "2 labels written to data/given/labels.csv (1 new, 1 changed, 1 written before); the guard" in told
+    assert told.endswith("; 1 of the 4 rows of to_label.csv has no label yet")
+    assert answered()[2:] == [("pen/1.png", "dog", "p1"), ("pen/2.png", "dog", "p1")]
+    told = label("--from", "to_label.csv")
+    assert told.startswith("nothing to write: data/given/labels.csv says so already (3 labels); 1 of the 4 rows")
+
+
+def test_where_nothing_is_answered_one_sentence_says_so(project: Path) -> None:
+    Path("to_label.csv").write_text(ASKING + "pen/1.png,,cat,dog,p1\npen/2.png,,cat,dog,p1\n")
+    assert refused("--from", "to_label.csv") == (
+        "error: to_label.csv: none of its 2 rows has a label yet; write the class of the images that you know into the "
+        "column label\n"
+    )
+
+
+def test_wrong_answers_are_told_like_other_wrong_labels(project: Path) -> None:
+    Path("to_label.csv").write_text(
+        ASKING + "pen/1.png,cta,cat,dog,p1\npen/22.png,cat,cat,dog,p1\npen/3.png,,cat,dog,p1\n"
+    )
+    told = refused("--from", "to_label.csv")
+    assert "'cta' (did you mean 'cat'?); the classes are 'cat', 'dog'" in told
+    assert "1 images are not in the manifest, the first: 'pen/22.png'" in told
+
+
+def test_an_answer_lets_no_class_into_training(project: Path) -> None:
+    Path("to_label.csv").write_text(ASKING + "pen/1.png,zebra,cat,dog,p1\n")
+    assert "the classes are 'cat', 'dog'" in refused("--from", "to_label.csv")
+    assert label("--from", "to_label.csv", "--new-class").endswith("reads them, nothing else does")
+    assert "the classes are 'cat', 'dog'" in refused("pen/2.png", "zebra")
+
+
+def test_of_an_answered_image_the_answer_is_taken_back_and_its_ordinary_label_stays(project: Path) -> None:
+    """pen/4.png has a label of its own; the answer came later."""
+    Path("to_label.csv").write_text(ASKING + "pen/1.png,cat,cat,dog,p1\npen/4.png,dog,cat,dog,p1\n")
+    label("--from", "to_label.csv")
+    assert label("--undo", "pen/1.png", "pen/4.png") == (
+        "2 labels written to data/given/labels.csv (2 taken back); the guard of the next `acclimate run` reads them, nothing "
+        "else does"
+    )
+    assert answered()[2:] == [("pen/1.png", "", "p1"), ("pen/4.png", "", "p1")]
+    assert "carry no label that could be taken back, the first: 'pen/1.png'" in refused("--undo", "pen/1.png")
+    assert label("--undo", "pen/4.png").endswith("(1 taken back); `acclimate run` uses them")
+    assert answered()[4:] == [("pen/4.png", "", "")]
+
+
+def test_an_answered_image_may_get_an_ordinary_label_too(project: Path) -> None:
+    Path("to_label.csv").write_text(ASKING + "pen/1.png,cat,cat,dog,p1\n")
+    label("--from", "to_label.csv")
+    assert "pen/1.png" in acclimate("label", "--list", "9").stdout, "the answer is no label to learn from"
+    assert label("pen/1.png", "cat").endswith("(1 new); `acclimate run` uses them")
+    assert answered() == [("pen/1.png", "cat", "p1"), ("pen/1.png", "cat", "")]
+
+
+def test_an_answer_of_a_test_image_changes_no_test_figure(project: Path) -> None:
+    Path("to_label.csv").write_text(ASKING + "pen/5.png,cat,cat,dog,p1\n")
+    assert "test figures" not in label("--from", "to_label.csv")
+
+
+def test_labels_without_the_column_asked_of_get_it_with_the_next_entry(project: Path) -> None:
+    LABELS.write_text("path,label,by,on\npen/1.png,cat,ann,2026-03-01\n")
+    label("pen/2.png", "dog")
+    assert LABELS.read_text().startswith(f"{HEADER}pen/1.png,cat,ann,2026-03-01,\npen/2.png,dog,")
+    assert answered() == [("pen/1.png", "cat", ""), ("pen/2.png", "dog", "")]
 
 
 def test_naming_the_commands_loads_nothing_heavy() -> None:

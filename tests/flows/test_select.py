@@ -23,6 +23,7 @@ from flows.select_cli import SELECTION, SETTINGS, select
 from flows.select_images import LABEL_RULES
 from tasks.core.files import file_sha256
 from tasks.core.model import SmallResNet, multiply_adds, parameter_count, save_weights, split_head
+from tasks.core.selection_page import MEANING, digits
 from tasks.params import Rules, read_selection
 
 PROJECT = Path(__file__).parents[2]
@@ -289,12 +290,30 @@ def test_results_of_the_pipeline_are_not_overwritten() -> None:
 
 
 def test_weights_without_say_are_refused() -> None:
-    nothing = dict.fromkeys(("knn", "linear_probe", "logme", "h_score", "leep"), 0.0)
+    nothing = dict.fromkeys(("knn", "linear_probe", "transfer_probe", "logme", "h_score", "leep"), 0.0)
     distances = dict.fromkeys(("proxy_a_distance", "linear_mmd", "kid"), None) | {
         "coral_distance": 1.0, "frechet_distance": 1.0,
     }  # fmt: skip
     params = make_settings(Path("idle.yaml"), select_model={"weights": nothing | distances})
     assert "no score that counts" in problem("--target", "target", "--zoo", "zoo", "--params", params)
+
+
+def test_weights_that_are_all_zero_are_refused_before_any_image_is_read() -> None:
+    zero = dict.fromkeys(read_selection(SETTINGS).select_model.weights.model_dump(), 0.0)
+    params = make_settings(Path("zero.yaml"), select_model={"weights": zero, "n_bootstrap": 1})
+    told = problem("--target", "nowhere", "--zoo", "zoo", "--params", params)
+    assert "zero.yaml has 2 problem(s)" in told
+    assert "select_model.weights: at least one weight must be above 0" in told
+
+
+def test_every_score_is_explained_and_shown_with_three_digits() -> None:
+    book = read_selection(SETTINGS).select_model
+    assert set(MEANING) == set(book.weights.model_dump()) | set(book.weights_without_labels.model_dump())
+    assert digits(0.0082, {"low": 0.0065, "high": 0.0099}) == "0.00820"
+    assert digits(0.738, {"low": 0.654, "high": 0.822}) == "0.738"
+    assert digits(-2e-7, {"low": 0.1, "high": 0.2}) == "0.000"
+    assert digits(2232839, {"low": 2232839, "high": 2232839}) == "2,232,839"
+    assert digits(0, {"low": 0, "high": 0}) == "0.000"
 
 
 def test_a_whole_params_file_does_as_well() -> None:

@@ -5,35 +5,42 @@ normalisation (the pretrained network is used as it is), AdamW in place of SGD, 
 Axes: N images, C classes, D features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from tasks.core.adaptation.figures import Figures
+from tasks.core.adaptation.two_domains import in_float32
 from tasks.core.batches import ImageList, plain_batches
 from tasks.core.model import ImageModel
-from tasks.core.training import LossOf
+from tasks.core.objective import Batch, Objective
 
 EMPTY = 1e-8
 N_ROUNDS = 2  # once with soft, once with hard assignments
+ABSENT_SHARE = 0.1  # of an even share: what a class is granted that the prior leaves less
 
 
 @dataclass
-class PseudoLabels:
-    """The current guess of each unlabelled image's class; refreshed before each epoch from plain images in eval mode."""
+class Shot(Objective):
+    """mean H(p) - H(mean p) + weight · CE(p, pseudo-label): confident on each image, spread over the classes.
+
+    The job's images are the unlabelled target images; no source image and no label is opened. Pseudo-labels are new
+    before each epoch, from plain images in eval mode. Spread means evenly, or as `prior_C` says where the target's
+    classes are believed to be of unequal size: then KL(mean p || prior) takes the place of -H(mean p).
+    """
 
     images: ImageList
     batch_size: int
     device: str
-    labels_N: Tensor
+    pseudo_label_weight: float
+    prior_C: Tensor | None
+    labels_N: Tensor = field(init=False)
+    _figures: Figures = field(default_factory=Figures)
 
-    @classmethod
-    def none_yet(cls, images: ImageList, batch_size: int, device: str) -> "PseudoLabels":
-        return cls(images, batch_size, device, torch.zeros(len(images), dtype=torch.long))
-
-    def refresh(self, model: ImageModel, _epoch: int) -> None:
+    def before_epoch(self, model: ImageModel, epoch: int) -> None:
         model.eval()
         features, probs = [], []
         with torch.inference_mode():
@@ -42,6 +49,19 @@ class PseudoLabels:
                 features.append(f_ND.double().cpu())
                 probs.append(model.head(f_ND).double().softmax(1).cpu())
         self.labels_N = centroid_labels(torch.cat(features), torch.cat(probs))
+
+    def loss(self, model: ImageModel, batch: Batch, progress: float) -> Tensor:
+        logits_NC = model(batch.x_NCHW)
+        with in_float32(logits_NC):
+            logits_NC = logits_NC.float()
+            labels = self.labels_N[batch.indices].to(logits_NC.device)
+            pseudo = cross_entropy(logits_NC, labels)
+            self._figures.note(used_classes=used_classes(logits_NC))
+            return information_loss(logits_NC, self.prior_C) + self.pseudo_label_weight * pseudo
+
+    def figures(self) -> dict[str, float]:
+        """used_classes: how many classes the predictions of a batch spread over; 1 = all images in one class."""
+        return self._figures.taken()
 
 
 def centroid_labels(features_ND: Tensor, probs_NC: Tensor) -> Tensor:
@@ -62,22 +82,20 @@ def centroid_labels(features_ND: Tensor, probs_NC: Tensor) -> Tensor:
     return labels_N
 
 
-def shot_loss(pseudo: PseudoLabels, pseudo_label_weight: float) -> LossOf:
-    """mean H(p) - H(mean p) + weight · CE(p, pseudo-label): confident on each image, spread over the classes."""
-
-    def loss(model: ImageModel, x_NCHW: Tensor, indices: list[int]) -> Tensor:
-        logits_NC = model(x_NCHW)
-        labels = pseudo.labels_N[indices].to(logits_NC.device)
-        return information_loss(logits_NC) + pseudo_label_weight * cross_entropy(logits_NC, labels)
-
-    return loss
-
-
-def information_loss(logits_NC: Tensor) -> Tensor:
-    """mean H(p_i) - H(mean p), in nats."""
+def information_loss(logits_NC: Tensor, prior_C: Tensor | None = None) -> Tensor:
+    """mean H(p_i) - H(mean p), in nats; with a prior, mean H(p_i) + KL(mean p || prior)."""
     log_p_NC = logits_NC.log_softmax(1)
     p_NC = log_p_NC.exp()
     mean_p_C = p_NC.mean(0)
     conditional = -(p_NC * log_p_NC).sum(1).mean()
     marginal = -(mean_p_C * (mean_p_C + float(np.finfo(np.float32).tiny)).log()).sum()
-    return conditional - marginal
+    if prior_C is None:
+        return conditional - marginal
+    granted_C = prior_C.to(mean_p_C).clamp_min(ABSENT_SHARE / len(mean_p_C))
+    return conditional - marginal - (mean_p_C * (granted_C / granted_C.sum()).log()).sum()
+
+
+def used_classes(logits_NC: Tensor) -> Tensor:
+    """exp H(mean p): C where the predictions spread evenly, 1 where they are all of one class."""
+    mean_p_C = logits_NC.softmax(1).mean(0)
+    return torch.special.entr(mean_p_C).sum().exp()

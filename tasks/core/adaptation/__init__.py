@@ -1,0 +1,1 @@
+"""Adaptation methods: what a network learns from unlabelled images of the target, one module per method."""
