@@ -9,7 +9,8 @@ testbed's with an added candidate of random weights.
 Cost, in CPU seconds of one process (other work on the machine does not count), start-up left out: the forward passes
 that are needed at the least (a plain loop over N_TIMED images for each candidate, scaled to all images),
 extract_features, select_model (the median over the draws), and fine-tuning every candidate for 10 epochs (one real
-epoch timed per candidate, scaled). "total" is extract_features and select_model together. `--all-images` does the
+epoch timed per candidate, scaled), on the target's labels alone and on the source's too, as the pipeline trains.
+"total" is extract_features and select_model together. `--all-images` does the
 same with every PACS image, and says what follows for 10000.
 
 Needs the testbed (ACCLIMATE_TESTBED, default ../shared/testbed); writes benchmarks/results/selection_pacs.json.
@@ -215,9 +216,13 @@ def against_tuning(
     content["select_model"]["weights"] |= NO_DISTANCES
     alone = seconds_of(lambda: select(Params.model_validate(content), candidates, n_per_class, 0))
     all_epochs = tuning * N_EPOCHS * n_labels
+    manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
+    n_source = len(part(manifest, "source", "train", "val"))
     return {
         "fine_tuning_seconds": round(all_epochs, 1),
         "fine_tuning_per_total": round(all_epochs / total, 2),
+        # on all labelled images that the selection looks at, as finetune_model does: the source's, then the few
+        "fine_tuning_with_source_per_total": round(tuning * N_EPOCHS * (n_labels + n_source) / total, 2),
         "selection_seconds_without_distances": round(alone, 2),
         "fine_tuning_per_total_without_distances": round(all_epochs / (forward * n_labels + alone), 2),
     }

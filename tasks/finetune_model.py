@@ -28,10 +28,18 @@ from tasks.core.batches import ImageList
 from tasks.core.features import read_features
 from tasks.core.files import file_sha256, read_json, text_sha256, whole_folder, write_json, write_table
 from tasks.core.images import ImageFiles
-from tasks.core.lr_range import Sweep, lr_range
+from tasks.core.lr_range import LrRange
 from tasks.core.manifest import classes_of, read_valid_manifest
 from tasks.core.method_choice import SOURCE_ONLY, choose_plan
-from tasks.core.method_runs import MethodSettings, Start, facts_of, run_adabn, run_frozen, run_method, used_share
+from tasks.core.method_runs import (
+    MethodSettings,
+    Start,
+    facts_of,
+    run_adabn,
+    run_frozen,
+    run_method,
+    used_share,
+)
 from tasks.core.model import save_weights
 from tasks.core.outcomes import (
     Outcome,
@@ -44,14 +52,14 @@ from tasks.core.outcomes import (
     held_out_table,
     is_right,
     label_shift_of,
+    outcomes_of,
 )
-from tasks.core.phases import FitSettings, HeadPhase, Job, NetPhase
+from tasks.core.phases import FitSettings, HeadPhase, NetPhase
 from tasks.core.plans import Phase, Trained, within_budget
-from tasks.core.regularisers import Supervised
 from tasks.core.runtime import ResumeState, run_stage, use_machine
 from tasks.core.synthesis import manifest_rows, read_synthetic
 from tasks.core.training import HISTORY_COLUMNS
-from tasks.core.workshop import Balance, Lesson, Workshop, labels_of, supervised_run
+from tasks.core.workshop import Balance, Lesson, Workshop, range_test, supervised_run
 from tasks.core.zoo_file import read_zoo
 from tasks.params import HeadPhase as HeadPhaseParams
 from tasks.params import NetPhase as NetPhaseParams
@@ -60,7 +68,6 @@ from tasks.params import Params, read_params
 FINETUNED, SCRATCH, ON_SYNTHETIC = "finetuned", "scratch", "synthetic"
 SYNTHETIC, CHAMPION = Path("data/synthetic"), Path("data/given/champion")
 INPUTS = ("manifest_valid.csv", "selection.json", "augmentation/policy.json", "synthetic/images.csv")
-RANGE = (1e-6, 1.0)  # learning rates that a range test goes through
 
 Runs = dict[str, Trained]
 
@@ -91,9 +98,13 @@ def main() -> None:
             view=read_view(params.seed),
             folder=folder,
         )
-        sweep = range_test(shop, params)
+        phase = next((phase for phase in own.source if isinstance(phase, NetPhaseParams)), None)
+        sweep = None
+        if own.lr_range_steps and phase is not None:
+            sweep = range_test(shop, core_net_phase(phase), own.lr_range_steps, own.label_smoothing.source)
         runs, decision = train_all(shop, params)
-        outcomes = {name: Outcome.of(run.model, Sample.of(shop), shop) for name, run in runs.items()}
+        models = {name: run.model for name, run in runs.items()}
+        outcomes = outcomes_of(shop, models, own.methods.frozen.how if own.methods.frozen else None)
         decision |= choices(shop, runs, outcomes, params)
         if parallel.is_first():
             write_results(shop, runs, outcomes, decision, sweep)
@@ -244,22 +255,8 @@ def choices(shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], params: Pa
     return found
 
 
-def range_test(shop: Workshop, params: Params) -> dict[str, Any] | None:
-    """The learning-rate range test of the source model's first network phase, where it is asked for."""
-    own = params.finetune_model
-    phase = next((phase for phase in own.source if isinstance(phase, NetPhaseParams)), None)
-    if not own.lr_range_steps or phase is None:
-        return None
-    images = shop.source("train")
-    job = Job("lr_range", images, shop.source("val"), shop.view, shop.folder)
-    objective = Supervised(labels_of(images), own.label_smoothing.source)
-    model, sweep = shop.pretrained(SOURCE_ONLY), Sweep(*RANGE, own.lr_range_steps)
-    found = lr_range(model, core_net_phase(phase), job=job, settings=shop.settings, objective=objective, sweep=sweep)
-    return {"table": found.table, "suggested": found.suggested, "diverging": found.diverging}
-
-
 def write_results(
-    shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], decision: dict[str, Any], sweep: dict[str, Any] | None
+    shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], decision: dict[str, Any], sweep: LrRange | None
 ) -> None:
     kept = [name for name in (SOURCE_ONLY, FINETUNED, *outcomes) if name in runs and not name.startswith("plan_")]
     kept = list(dict.fromkeys(kept))
@@ -287,8 +284,8 @@ def write_results(
         for name in kept:
             save_weights(runs[name].model, folder / f"{name}.safetensors")
         if sweep:
-            decision["lr_range"] = {name: sweep[name] for name in ("suggested", "diverging")}
-            write_table(folder / "lr_range.csv", sweep["table"])
+            decision["lr_range"] = {"suggested": sweep.suggested, "diverging": sweep.diverging}
+            write_table(folder / "lr_range.csv", sweep.table)
         write_table(folder / "held_out.csv", held_out)
         write_json(folder / "model.json", description)
         write_json(folder / "decision.json", decision)

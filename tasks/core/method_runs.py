@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from tasks.core.adaptation.adabn import adapt_batch_norm, batch_norm_layers
 from tasks.core.adaptation.dann import Dann
 from tasks.core.adaptation.deep_coral import DeepCoral
 from tasks.core.adaptation.fixmatch import FixMatch
-from tasks.core.adaptation.frozen import FrozenSettings, Labelled, fit_adapted_head
+from tasks.core.adaptation.frozen import FrozenSettings, Labelled, as_target, fit_adapted_head
 from tasks.core.adaptation.label_shift import LabelShift
 from tasks.core.adaptation.mcc import Mcc
 from tasks.core.adaptation.refusals import Facts
@@ -86,12 +87,28 @@ def run_frozen(shop: Workshop, how: str, settings: FrozenSettings) -> Trained:
 
     def train(model: ImageModel) -> list[dict[str, object]]:
         source, few = (rows_of(shop, part(shop.manifest, domain, "train")) for domain in ("source", "target"))
-        seen = shop.features.among(part(shop.manifest, "target", "unlabelled"))
-        unlabelled_UD = shop.features.plain_rows(list(seen["image_id"]))
-        fit_adapted_head(source, few, unlabelled_UD, how, settings).set_on(model)
+        fit_adapted_head(source, few, unlabelled_rows(shop), how, settings).set_on(model)
         return []
 
     return run_once(shop.folder, "frozen", lambda: shop.pretrained("frozen"), train)
+
+
+def frozen_source_right(shop: Workshop, model: ImageModel, how: str) -> np.ndarray | None:
+    """(V,) bool: which source validation images the frozen run's head gets right, shown to it as in its training."""
+    source = rows_of(shop, part(shop.manifest, "source", "val"))
+    if source is None:
+        return None
+    few = rows_of(shop, part(shop.manifest, "target", "train"))
+    shown_VD = torch.from_numpy(as_target(source, few, unlabelled_rows(shop), how)).float()
+    with torch.inference_mode():
+        guess_V = model.head(shown_VD.to(shop.settings.device)).argmax(1).cpu().numpy()
+    return np.asarray(guess_V == source.y_N)
+
+
+def unlabelled_rows(shop: Workshop) -> np.ndarray:
+    """(U, D) features of the unlabelled target images that have some."""
+    seen = shop.features.among(part(shop.manifest, "target", "unlabelled"))
+    return shop.features.plain_rows(list(seen["image_id"]))
 
 
 def rows_of(shop: Workshop, rows: pd.DataFrame) -> Labelled | None:

@@ -3,7 +3,7 @@
 Axes: N images, C classes, M models, D features.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tasks.core.files import read_json
 from tasks.core.images import ImageFiles
 from tasks.core.intervals import paired_gain
 from tasks.core.method_choice import Seen, choose_method, score_models
+from tasks.core.method_runs import frozen_source_right
 from tasks.core.model import ImageModel
 from tasks.core.ood import foreignness
 from tasks.core.training import probabilities
@@ -50,13 +51,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One network's probabilities (N, C) on each part of the sample, and its two MixVal scores (NaN without pairs)."""
+    """One network's probabilities (N, C) on each part of the sample, and its two MixVal scores (NaN without pairs).
+
+    source_right_V: which source validation images it gets right where it must be shown them in another way; None: as they are.
+    """
 
     source_val_NC: np.ndarray
     held_out_NC: np.ndarray
     target_val_NC: np.ndarray
     mixval_intra: float
     mixval_inter: float
+    source_right_V: np.ndarray | None = None
 
     @classmethod
     def of(cls, model: ImageModel, sample: Sample, shop: Workshop) -> "Outcome":
@@ -70,11 +75,18 @@ class Outcome:
 
     def seen(self, name: str, sample: Sample) -> Seen:
         """As the choice among methods looks at it."""
-        source_V, val_L = (
-            is_right(self.source_val_NC, sample.source_val),
-            is_right(self.target_val_NC, sample.target_val),
-        )
+        shown_V, val_L = self.source_right_V, is_right(self.target_val_NC, sample.target_val)
+        source_V = is_right(self.source_val_NC, sample.source_val) if shown_V is None else shown_V
         return Seen(name, source_V, self.held_out_NC, val_L, self.mixval_intra, self.mixval_inter)
+
+
+def outcomes_of(shop: Workshop, models: dict[str, ImageModel], frozen_how: str | None) -> dict[str, Outcome]:
+    """Of every network. `frozen_how`: how the frozen run's head was aligned; None where there is none."""
+    found = {name: Outcome.of(model, Sample.of(shop), shop) for name, model in models.items()}
+    if frozen_how is not None and "frozen" in found:
+        right_V = frozen_source_right(shop, models["frozen"], frozen_how)
+        found["frozen"] = replace(found["frozen"], source_right_V=right_V)
+    return found
 
 
 def _mixvals(model: ImageModel, images: ImageList, guess_N: np.ndarray, shop: Workshop) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tasks.core.batches import ImageList, View
 from tasks.core.features import Features
 from tasks.core.images import MADE, ImageFiles
+from tasks.core.lr_range import LrRange, Sweep, lr_range
 from tasks.core.manifest import HELD_OUT, part
 from tasks.core.model import ImageModel
 from tasks.core.objective import Objective
@@ -23,6 +24,8 @@ from tasks.core.runtime import address_seed
 from tasks.core.training import fit_phase
 from tasks.core.zoo import load_candidate, untrained
 from tasks.core.zoo_file import Candidate
+
+RANGE = (1e-6, 1.0)  # learning rates that a range test goes through
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,16 @@ def job_of(shop: Workshop, lesson: Lesson) -> Job:
     return Job(
         lesson.name, lesson.images, lesson.validation, shop.view, shop.folder, lesson.unlabelled, shop.unlabelled()
     )
+
+
+def range_test(shop: Workshop, phase: NetPhase, n_steps: int, label_smoothing: float) -> LrRange:
+    """The learning-rate range test of a phase on the source, from the pretrained network."""
+    images = shop.source("train")
+    lesson = Lesson("lr_range", shop.pretrained("lr_range"), images, shop.source("val"))
+    return lr_range(
+        lesson.start, phase, job=job_of(shop, lesson), settings=shop.settings,
+        objective=Supervised(labels_of(images), label_smoothing), sweep=Sweep(*RANGE, n_steps),
+    )  # fmt: skip
 
 
 def _numbered(groups: tuple[object, ...]) -> Tensor:

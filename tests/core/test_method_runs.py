@@ -18,6 +18,7 @@ from tasks.core.method_runs import (
     MethodSettings,
     Start,
     facts_of,
+    frozen_source_right,
     rows_of,
     run_adabn,
     run_frozen,
@@ -94,6 +95,11 @@ def test_frozen_changes_the_head_alone(shop: Workshop) -> None:
     unlabelled_UD = np.stack([x[f"u{k}"] for k in range(6)]).astype(np.float32)
     expected = fit_adapted_head(source, few, unlabelled_UD, "standardise", FROZEN)
     assert found.model.head.weight.detach().numpy() == pytest.approx(expected.weight_CD, abs=1e-5)
+
+
+def test_without_source_validation_images_the_frozen_head_is_not_judged_on_them(shop: Workshop) -> None:
+    none = replace(shop, manifest=shop.manifest[shop.manifest["domain"] == "target"])
+    assert frozen_source_right(none, shop.pretrained("frozen"), "standardise") is None
 
 
 def test_rows_without_features_are_left_out(shop: Workshop) -> None:

@@ -238,3 +238,12 @@ def test_a_champion_whose_bytes_were_changed_is_refused(shop: Workshop, tmp_path
         handle.write(" ")
     with pytest.raises(ValueError, match=r"is not as it was registered: model.json has sha256"):
         champion_probabilities(tmp_path / "champion", shop, Sample.of(shop))
+
+
+def test_source_images_that_must_be_shown_otherwise_count_as_they_were_shown() -> None:
+    """The frozen head's: as they are, they would meet the target's scaling."""
+    found = outcome(said([0, 0, 0, 0]), said([0]))
+    of = sample([0, 1, 0, 1], [0])
+    assert found.seen("frozen", of).source_right_V.tolist() == [True, False, True, False]
+    shown = replace(found, source_right_V=np.array([True, True, True]))
+    assert shown.seen("frozen", of).source_right_V.tolist() == [True, True, True]

@@ -103,6 +103,16 @@ def fit_adapted_head(
     return _folded(head, rows)
 
 
+def as_target(source: Labelled, target_labelled: Labelled | None, unlabelled_UD: np.ndarray, how: str) -> np.ndarray:
+    """(S, D) source rows as a head for raw target rows must be shown them: aligned as in training, by their own statistics.
+
+    Shown as they are, they would meet the target's scaling, and a head that learnt from them would seem to have forgotten them.
+    """
+    target = target_labelled or Labelled(unlabelled_UD[:0], np.zeros(0, int))
+    rows = ALIGNMENTS[how](source, target, unlabelled_UD)
+    return np.asarray(rows.source_SD * rows.scale_D + rows.mean_D)
+
+
 def _check(source: Labelled, target: Labelled, unlabelled_UD: np.ndarray, how: str, settings: FrozenSettings) -> None:
     problems = [] if how in ALIGNMENTS else [f"adaptation {how!r} is unknown; allowed are {', '.join(ALIGNMENTS)}"]
     problems += _misfits({"source": source.x_ND, "labelled target": target.x_ND, "unlabelled target": unlabelled_UD})

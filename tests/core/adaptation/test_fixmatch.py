@@ -28,11 +28,10 @@ def head_only(weight: list[list[float]]) -> ImageModel:
 @pytest.mark.parametrize(
     ("sure_of", "expected"),
     [
-        ([-1, -1, -1, -1], [0, 0, 0]),  # nothing is known yet: everything counts
-        ([0, -1, -1, -1], [0.9 * (1 / 3) / (2 - 1 / 3), 0, 0]),  # three images unused: more than any class
-        ([0, 0, 1, -1], [0.9, 0.9 * 0.5 / 1.5, 0]),
+        ([-1, -1, -1, -1], [0.9, 0.9, 0.9]),  # nothing is known yet
+        ([0, -1, -1, -1], [0.9, 0.5, 0.5]),
+        ([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, -1], [0.9, 0.9 * 0.8 / 1.2, 0.5]),
         ([0, 0, 1, 1, 2, 2], [0.9, 0.9, 0.9]),
-        ([0, 0, 0, 0, 1, 2, 2], [0.9, 0.9 * 0.25 / 1.75, 0.9 * 0.5 / 1.5]),
     ],
 )
 def test_thresholds_by_hand(sure_of: list[int], expected: list[float]) -> None:
@@ -50,8 +49,8 @@ def test_the_loss_is_divided_by_all_images() -> None:
 def test_a_step_by_hand() -> None:
     model = head_only([[1.0, 0.0], [0.0, 1.0]])
     method = fixmatch(model, torch.tensor([0]), n_unlabelled=4, weight=3.0)
-    method.teacher.sure_of_M[:] = torch.tensor([0, 0, 0, -1])  # thresholds .9 and 0
-    # the teacher: image 3 is of class 0 with e^3 / (e^3 + 1) = .9526, image 1 of class 0 with .6225, image 2 of class 1
+    method.teacher.sure_of_M[:] = torch.tensor([0, 0, 0, -1])  # thresholds .9 and .5
+    # the teacher: image 3 is of class 0 with e^3 / (e^3 + 1) = .9526, image 1 of class 0 and 2 of class 1 with .6225
     plain = torch.tensor([[3.0, 0.0], [0.5, 0.0], [0.0, 0.5]])
     strong = torch.tensor([[2.0, 0.0], [0.0, 9.0], [0.0, 1.0]])
     batch = Batch(torch.tensor([[1.0, 0.0]]), [0], (), strong, plain, (3, 1, 2))
@@ -62,7 +61,7 @@ def test_a_step_by_hand() -> None:
     assert method.teacher.sure_of_M.tolist() == [0, 0, 0, 0]  # image 3 is now sure; 2 is not, at .62
     told = method.figures()
     assert told["used_share"] == pytest.approx(2 / 3)
-    assert told["lowest_threshold"] == 0
+    assert told["lowest_threshold"] == 0.5
     assert told["strong_loss"] == pytest.approx(used, abs=1e-5)
     assert method.figures() == {}
 

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from tasks.core.adaptation.frozen import ALIGNMENTS, FrozenSettings, Labelled, LinearHead, fit_adapted_head
+from tasks.core.adaptation.frozen import ALIGNMENTS, FrozenSettings, Labelled, LinearHead, as_target, fit_adapted_head
 from tasks.core.model import ImageModel
 from tasks.core.runtime import address_rng
 
@@ -210,3 +210,16 @@ def test_what_cannot_be_learned_from_is_refused(
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ValueError, match=r"'dann' is unknown.*hold NaN.*hold 1 class"):
         fit_adapted_head(constant([1]), None, NAN, "dann", SETTINGS)
+
+
+def test_source_rows_are_shown_to_a_target_head_in_the_targets_scaling() -> None:
+    """The target is the source stretched and shifted: what training saw of a source row is what its target twin looks like."""
+    source = blobs(60)
+    target_ND = source.x_ND * [3, 0.5, 2, 1] + [40, -7, 0, 9]
+    head = fit_adapted_head(source, None, target_ND, "standardise", SETTINGS)
+    shown_SD = as_target(source, None, target_ND, "standardise")
+    assert shown_SD == pytest.approx(target_ND, abs=0.05)  # spreads are widened by a thousandth
+    as_they_are, moved = ((head.probabilities(x).argmax(1) == source.y_N).mean() for x in (source.x_ND, shown_SD))
+    assert moved > 0.8
+    assert as_they_are < 0.6
+    assert as_target(source, None, target_ND, "none") == pytest.approx(source.x_ND, abs=1e-5)
