@@ -202,7 +202,8 @@ def adapt_all(
         settings = getattr(own.methods, name)
         if settings is None:
             continue
-        facts = facts_of(shop, source_only.model, getattr(settings, "batch_size", own.batch_size), shift)
+        at_once = getattr(settings, "batch_size", own.batch_size) // (own.machine.accumulate * own.machine.n_processes)
+        facts = facts_of(shop, source_only.model, at_once, shift)
         if reason := why_not(name, facts, limits):
             refused[name] = reason
             continue

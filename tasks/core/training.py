@@ -117,6 +117,8 @@ def _epoch(loop: Loop) -> dict[str, Any]:
     for module in (loop.model, loop.objective.extra()):
         if module is not None:
             parallel.average_buffers(module)
+    if loop.average is not None:  # it followed statistics that differed from process to process
+        parallel.average(loop.average.weights.values())
     if figures := loop.objective.figures():
         row["figures"] = "; ".join(f"{name}={value:.6g}" for name, value in figures.items())
     loop.next_epoch = epoch + 1

@@ -94,7 +94,7 @@ def in_a_process() -> None:
     result = {
         "run": trained(folder, "run"),
         "groups": trained(folder, "groups", groups_N=torch.arange(N_IMAGES) % 2, group_step=0.1),
-        "batch norm": trained(folder, "norm", replace(PHASE, batch_norm="train"), replace(SETTINGS, ema_decay=None)),
+        "batch norm": trained(folder, "norm", replace(PHASE, batch_norm="train")),
         "gradients": [gradients(batch) for batch in BATCHES],
         "shares": [parallel.own_share(batch) for batch in BATCHES],
         "sum": parallel.summed(torch.tensor([1.0, 10.0 * rank])),

@@ -60,7 +60,7 @@ def adapt_batch_norm(model: ImageModel, images: ImageList, batch_size: int, devi
     One pass over the plain images in an addressed order (a folder's order may be sorted by class), dropout off. Each
     batch is normalised by its own statistics on the way up, as in training; what a layer is given is gathered over all
     batches. (One batch of all images would be exact: with MobileNetV2 batches of 8, 32 and 128 gave target accuracies
-    within 0.02; a second pass in eval mode, each layer above statistics of the first, made it worse.) Source and target
+    within 0.03; a second pass in eval mode, each layer above statistics of the first, made it worse.) Source and target
     are mixed by n0 : n, n0 = PRIOR_IMAGES, because the moments of few images are noise. Every part keeps its mode.
     ValueError for fewer than 2 images.
     """

@@ -2,7 +2,7 @@
 
 Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks". Ours differs: the discriminator sees each image's
 features centred and of length sqrt(D), because a pretrained network's may be of any size (1e-10 or 100) and a learning
-rate fits one size only; on PACS that also was the better of five ways, at weight 1 and at weight 0.1.
+rate fits one size only; on PACS that also was the best of four ways, at weight 1 and at weight 0.1.
 Axes: N labelled images, U unlabelled target images, D features.
 """
 
