@@ -107,17 +107,22 @@ def asked_labels(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def unentered(asked_path: Path, labels_path: Path) -> int:
-    """How many answers a list of asked labels holds that the labels don't know; 0 where there is no list."""
+    """How many answers a list of asked labels holds that the labels don't know; 0 where there is no list.
+
+    A line that can't be read as one of the list's (a spreadsheet's semicolons, a comma too many) may be an answer and counts.
+    """
     if not asked_path.exists():
         return 0
     header, lines = _lines(asked_path)
     if not {"path", "label", "asked_of"} <= set(header):
-        return 0
-    asked = pd.DataFrame([cells for _, cells in lines if len(cells) == len(header)], columns=header, dtype=str)
+        return len(lines)
+    whole = [cells for _, cells in lines if len(cells) == len(header)]
+    asked = pd.DataFrame(whole, columns=header, dtype=str)
     known = last_labels(read_labels(labels_path))
     answers = asked[asked["label"].str.strip() != ""]
     rows = zip(answers["path"], answers["label"], answers["asked_of"], strict=True)
-    return sum(known.get((path, asked_of)) != label for path, label, asked_of in rows)
+    n_new = sum(known.get((path, asked_of)) != label for path, label, asked_of in rows)
+    return n_new + len(lines) - len(whole)
 
 
 def last_labels(labels: pd.DataFrame) -> dict[tuple[str, str], str]:

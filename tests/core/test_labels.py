@@ -13,6 +13,7 @@ from tasks.core.labels import (
     asked_of_latest,
     read_labels,
     read_wanted_labels,
+    unentered,
     with_given_labels,
     write_labels,
 )
@@ -363,3 +364,24 @@ def test_the_label_that_was_entered_last_is_the_first_to_be_taken_back() -> None
     assert asked_of_latest(without) == {"a": "", "b": "p1"}
     again = pd.concat([without, answers(("a", "dog", "p1"), ("a", "owl", ""))])
     assert asked_of_latest(again)["a"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        ("path,label,source_only,adapted,asked_of\na.png,,cat,dog,p1\nb.png, ,cat,dog,p1\n", 0),  # nothing filled in
+        ("path,label,source_only,adapted,asked_of\na.png,cat,cat,dog,p1\nb.png,dog,cat,dog,p1\n", 1),  # a is entered
+        ("path,label,source_only,adapted,asked_of\na.png,dog,cat,dog,p1\n", 1),  # entered, then changed
+        ("path,label,source_only,adapted,asked_of\na.png,cat,cat,dog,p2\n", 1),  # entered for another pair
+        ("path,label,source_only,adapted,asked_of\na.png,cat,or,dog,cat,dog,p1\n", 1),  # a comma too many
+        ("path;label;source_only;adapted;asked_of\na.png;cat;cat;dog;p1\n", 1),  # a spreadsheet's semicolons
+    ],
+)
+def test_answers_that_a_run_would_lose_are_counted(tmp_path: Path, text: str, n: int) -> None:
+    (tmp_path / "to_label.csv").write_text(text)
+    write_labels(tmp_path / "labels.csv", answers(("a.png", "cat", "p1")))
+    assert unentered(tmp_path / "to_label.csv", tmp_path / "labels.csv") == n
+
+
+def test_without_a_list_nothing_can_be_lost(tmp_path: Path) -> None:
+    assert unentered(tmp_path / "to_label.csv", tmp_path / "labels.csv") == 0

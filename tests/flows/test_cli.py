@@ -55,6 +55,17 @@ def test_all_params_problems_are_told_before_anything_runs(project: Path) -> Non
     assert not (project / "a").exists()
 
 
+def test_a_run_does_not_overwrite_answers_that_were_not_entered(project: Path) -> None:
+    (project / "data/given/labels.csv").write_text("path,label,by,on,asked_of\n")
+    (project / "data/to_label.csv").write_text("path,label,source_only,adapted,asked_of\na.png,dog,cat,dog,p1\n")
+    done = acclimate("run")
+    assert done.returncode == 1
+    told = "data/to_label.csv holds 1 answer that a run would lose; enter them first with `acclimate label --from"
+    assert told in " ".join(done.stderr.split())
+    assert "a.png,dog" in (project / "data/to_label.csv").read_text()
+    assert not (project / "a").exists()
+
+
 @pytest.mark.flows
 def test_run_leaves_the_lock_file_of_dvc_repro(toy: Callable[[str], Path]) -> None:
     plain = toy("plain")

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.special import softmax
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 
+from tasks.core.head import class_rows, of_all_classes, set_head
 from tasks.core.model import ImageModel
 
-ABSENT_CLASS_GAP = 20.0  # logits below the smallest one seen: a share of e^-20
 FLAT_SHARE = 1e-3  # of the mean spread, added to every feature's: one that hardly varies is not blown up
 
 
@@ -53,10 +52,7 @@ class LinearHead:
 
     def set_on(self, model: ImageModel) -> None:
         """Changes the model's head in place, on its device."""
-        head = model.head
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(self.weight_CD).to(head.weight))
-            head.bias.copy_(torch.from_numpy(self.bias_C).to(head.bias))
+        set_head(model, self.weight_CD, self.bias_C)
 
 
 @dataclass(frozen=True)
@@ -232,13 +228,8 @@ def _fit(x_ND: np.ndarray, y_N: np.ndarray, worth_N: np.ndarray, settings: Froze
     classes = np.unique(y_N)
     inverse_l2 = 1 / (settings.l2_per_feature * x_ND.shape[1] * worth_N.sum())
     probe = LogisticRegression(C=inverse_l2, max_iter=1000).fit(x_ND, y_N, worth_N)
-    weight, bias = np.asarray(probe.coef_, np.float64), np.asarray(probe.intercept_, np.float64)
-    if len(classes) == 2:  # scikit-learn gives one row for two classes: the log odds
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight_CD = np.zeros((settings.n_classes, x_ND.shape[1]))
-    bias_C = np.full(settings.n_classes, float((x_ND @ weight.T + bias).min()) - ABSENT_CLASS_GAP)
-    weight_CD[classes], bias_C[classes] = weight, bias
-    return LinearHead(weight_CD, bias_C)
+    weight, bias = (np.asarray(rows, np.float64) for rows in class_rows(probe))
+    return LinearHead(*of_all_classes(weight, bias, classes, x_ND, settings.n_classes))
 
 
 def _folded(head: LinearHead, rows: Aligned) -> LinearHead:
