@@ -26,6 +26,7 @@ STAGES = [
     "finetune_model",
     "guard_adaptation",
     "evaluate_model",
+    "explain_errors",
     "audit_bias",
 ]
 

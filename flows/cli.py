@@ -11,9 +11,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.audit_cli import audit
 from flows.data_cli import add_commands, plain_errors
+from flows.export import export
+from flows.monitor import monitor
+from flows.predict_cli import predict
+from flows.registry_cli import add_commands as add_registry_commands
+from flows.retrain_cli import add_commands as add_retrain_commands
+from flows.review_cli import add_commands as add_review_commands
 from flows.select_cli import select
+from flows.serve import serve
 from flows.validate import validate
+from flows.verify_cli import verify
 from flows.zoo_cli import add_commands as add_zoo_commands
 
 if TYPE_CHECKING:
@@ -22,12 +31,19 @@ if TYPE_CHECKING:
 # Everything heavier is imported by the command that needs it: `acclimate --help` answers at once.
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-registry = typer.Typer(help="The model registry.", no_args_is_help=True)
-app.add_typer(registry, name="registry")
 app.command()(validate)
 app.command()(select)
+app.command()(audit)
+app.command()(predict)
+app.command()(export)
+app.command()(serve)
+app.command()(monitor)
 add_commands(app)
 add_zoo_commands(app)
+add_registry_commands(app)
+add_review_commands(app)
+add_retrain_commands(app)
+app.command()(verify)
 out = Console()
 
 
@@ -176,8 +192,8 @@ def show_results() -> None:
 
 def show_registered() -> None:
     """Prints the bundle behind each alias."""
+    from flows.registry import registered_bundle
     from tasks.params import read_params
-    from tasks.register_model import registered_bundle
 
     name = read_params().register_model.name
     for alias in ("challenger", "champion"):
@@ -216,52 +232,6 @@ def doctor() -> None:
     out.print(table)
     if any(check.verdict == "fail" for check in checks):
         raise typer.Exit(1)
-
-
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    alias: Annotated[str, typer.Option(help="Which registered model.")] = "challenger",
-    csv: Annotated[Path | None, typer.Option("--out", help="Write a CSV file instead of a table.")] = None,
-) -> None:
-    """Classifies images with a registered model; exit code 1 if one could not be read."""
-    from tasks.core.bundle import predict_images
-    from tasks.core.files import write_table
-    from tasks.core.runtime import quiet_tools
-    from tasks.params import read_params
-    from tasks.register_model import registered_bundle
-
-    quiet_tools()
-    with plain_errors():
-        params = read_params()
-        if csv and not csv.absolute().parent.is_dir():
-            raise ValueError(f"--out {csv}: the folder {csv.absolute().parent} does not exist; make it first")
-        bundle = registered_bundle(params.register_model.name, alias)
-        rows = predict_images(bundle, images, device=params.runtime.device, n_threads=params.runtime.n_threads)
-    if csv:
-        write_table(csv, rows)
-    else:
-        table = Table("path", "y_pred", "confidence", "error")
-        for row in rows.to_dict("records"):
-            confidence = "" if row["error"] else f"{row['confidence']:.3f}"
-            table.add_row(str(row["path"]), "" if row["error"] else str(row["y_pred"]), confidence, row["error"])
-        out.print(table)
-    n_unread = int((rows["error"] != "").sum())
-    if n_unread:
-        typer.echo(f"error: {n_unread} of {len(rows)} images could not be read; see the column error", err=True)
-        raise typer.Exit(1)
-
-
-@registry.command()
-def sync() -> None:
-    """Registers the bundle of the last run if the registry does not know it yet."""
-    from tasks.core.runtime import quiet_tools
-    from tasks.params import read_params
-    from tasks.register_model import sync_registry
-
-    quiet_tools()
-    with plain_errors():
-        typer.echo(sync_registry(Path("data/bundle"), read_params().register_model.name))
 
 
 if __name__ == "__main__":

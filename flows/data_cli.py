@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LABELS = Path("data/given/labels.csv")
 MANIFEST = Path("data/manifest.csv")
 SPLITS = Path("data/manifest_valid.csv")
+TO_LABEL = Path("data/to_label.csv")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -115,19 +116,29 @@ def wanted_of_words(words: list[str], *, undo: bool) -> "pd.DataFrame":
 
 
 def list_unlabelled(n_listed: int) -> None:
-    """Prints target images without a label: of every group one first, in an order that no name decides."""
-    from tasks.core.labels import read_labels, with_given_labels
+    """Prints target images without a label: of every group one first, in an order that no name decides.
+
+    Those that the last run held out are left out, but for those that the guard asks for.
+    """
+    from tasks.core.labels import asked_paths, read_labels, with_given_labels
     from tasks.core.manifest import read_manifest
     from tasks.core.runtime import address_seed
 
     rows = with_given_labels(read_manifest(MANIFEST), read_labels(LABELS))
     is_readable = rows["content_id"] != ""
     rows = rows[(rows["domain"] == "target") & (rows["label"] == "") & is_readable]
+    is_held_out = rows["path"].isin(target_paths(rows, "holdout") - asked_paths(TO_LABEL))
+    rows = rows[~is_held_out]
     order = rows.assign(order=[address_seed("label", image_id) for image_id in rows["image_id"]]).sort_values("order")
     order = order.assign(turn=order.groupby("group_id").cumcount()).sort_values(["turn", "order"])
     for path in order["path"].head(n_listed):
         typer.echo(path)
-    if rows.empty:
+    if rows.empty and is_held_out.any():
+        told = f"the {int(is_held_out.sum())} without one are held out: nothing may be learnt from them"
+        typer.echo(
+            f"every readable target image of {MANIFEST} that may be learnt from carries a label; {told}", err=True
+        )
+    elif rows.empty:
         typer.echo(f"every readable target image of {MANIFEST} carries a label", err=True)
 
 
@@ -165,7 +176,7 @@ def enter_labels(wanted: "pd.DataFrame", *, by: str, new_class: bool) -> str:
     old = [now.get(key, "") for key in zip(entries["path"], entries["asked_of"], strict=True)]
     n_same = len(new.drop_duplicates(["path", "asked_of"])) - len(entries)
     ordinary = set(entries["label"][~is_asked]) - {""}
-    return told(entries.assign(old=old), n_same, test_paths(rows)) + told_of_classes(ordinary - known_classes)
+    return told(entries.assign(old=old), n_same, target_paths(rows, "test")) + told_of_classes(ordinary - known_classes)
 
 
 def manifest_paths(images: Iterable[str], known: set[str], root: Path) -> list[str]:
@@ -227,15 +238,12 @@ def told(entries: "pd.DataFrame", n_same: int, test_images: set[str]) -> str:
     return sentence
 
 
-def test_paths(rows: "pd.DataFrame") -> set[str]:
-    """Target images that are given as test, or that the last run has tested with."""
+def target_paths(rows: "pd.DataFrame", split: str) -> set[str]:
+    """Target images that are given in a split, or that the last run had there."""
     from tasks.core.files import read_table
 
-    paths = set(rows["path"][(rows["domain"] == "target") & (rows["split"] == "test")])
-    if SPLITS.exists():
-        tried = read_table(SPLITS, made_by="validate_data")
-        paths |= set(tried["path"][(tried["domain"] == "target") & (tried["split"] == "test")])
-    return paths
+    tables = [rows, read_table(SPLITS, made_by="validate_data")] if SPLITS.exists() else [rows]
+    return {path for t in tables for path in t["path"][(t["domain"] == "target") & (t["split"] == split)]}
 
 
 def told_of_classes(names: set[str]) -> str:

@@ -63,10 +63,10 @@ def register_again() -> str | None:
     """One line, or None without a bundle. A register stage that DVC restored has not executed, so the drivers call this."""
     if not BUNDLE.exists():
         return None
-    from tasks.register_model import sync_registry
+    from flows.registry import sync
 
     manifest = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
-    return sync_registry(BUNDLE, manifest["name"])
+    return sync(BUNDLE, manifest["name"])
 
 
 def report_path() -> Path:

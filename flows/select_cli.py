@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.peak_memory import forget_peak, peak_gib
 from flows.result_folder import Results, all_results_or_none, folder_problems
 from flows.select_images import Drawn, Options, Place, drawn_images, option_problems, place_of
 from flows.validate import COULD_NOT_RUN, RULES, Column, say
+from tasks.core.peak_memory import forget_peak, peak_gib
 
 if TYPE_CHECKING:
     from tasks.core.selection import CandidateFeatures

@@ -1,9 +1,10 @@
-"""audit_bias: for whom is the adopted model worse, since when, and the page that says so.
+"""audit_bias: for whom is the adopted model worse, since when, and the page that a reviewer decides from.
 
-reads   data/predictions.csv and what the page shows: data/manifest.csv, data/manifest_valid.csv, data/validation.json,
-        data/selection.json, data/adoption.json, data/to_label.csv, data/to_label.png, data/history.csv, data/metrics.json,
-        data/augmentation
-writes  data/audit (verdict.json, by_group.csv, report.html)
+reads   data/predictions.csv, data/errors and what the page shows: data/manifest.csv, data/manifest_valid.csv, data/facts.csv,
+        data/validation.json, data/selection.json, data/adoption.json, data/to_label.csv, data/to_label.png, data/history.csv,
+        data/metrics.json, data/augmentation
+writes  data/audit (verdict.json, by_group.csv, by_class.csv, changes.csv, composition.csv, report.html, summary.md),
+        data/audit_metrics.json
 
 A failed audit is a result, not an error.
 """
@@ -14,7 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.core.audit import AuditRule, AuditSettings, by_group, groups_of, judge, overall
+from tasks.core.bias.composition import composition, gaps
+from tasks.core.bias.counts import Settings
+from tasks.core.bias.estimates import own_intervals
+from tasks.core.bias.rules import Rule
+from tasks.core.bias.table import AuditTable, table_of, with_intersections, with_slices
+from tasks.core.bias.verdict import audit
+from tasks.core.bias_markdown import markdown
+from tasks.core.bias_page import BiasFacts, ErrorSheet, render
+from tasks.core.champion import CHAMPION
 from tasks.core.files import (
     file_sha256,
     read_json,
@@ -25,11 +34,13 @@ from tasks.core.files import (
     write_table,
     write_text,
 )
-from tasks.core.predictions import ADOPTED, of_model, read_predictions, right
-from tasks.core.report import ReportFacts, render
+from tasks.core.method_choice import SOURCE_ONLY
+from tasks.core.predictions import ADOPTED, of_model, read_predictions
+from tasks.core.report import ReportFacts
 from tasks.core.runtime import run_stage
 from tasks.params import Params, read_params
 
+DATA = Path("data")
 LINEAGE_FILES = {
     "manifest": "manifest.csv",
     "accepted manifest": "manifest_valid.csv",
@@ -38,80 +49,170 @@ LINEAGE_FILES = {
     "decision": "adoption.json",
     "predictions": "predictions.csv",
 }
+MAX_CHECKED = 10_000  # rows; fairlearn's frames take seconds beyond
+AUDIT = "audit_"
 
 
 def main() -> None:
     params = read_params()
-    own = params.audit_bias
-    settings = AuditSettings(own.confidence, own.min_group_size)
-    predictions = read_predictions(Path("data/predictions.csv"))
-    adopted, source_only = of_model(predictions, ADOPTED), of_model(predictions, "source_only")
-    tables = {name: by_group(adopted, source_only, name, settings) for name in params.build_manifest.audit_columns}
-    for column, table in tables.items():
-        check_against_fairlearn(adopted, column, table)
-    rules = [judge(AuditRule(**rule.model_dump()), tables[rule.column], settings) for rule in own.rules]
-    verdict, reason = overall(rules)
-    groups = pd.concat(tables.values(), ignore_index=True) if tables else pd.DataFrame()
-    result = {
-        "verdict": verdict,
-        "reason": reason,
-        "rules_sha256": text_sha256(own.model_dump_json()),
-        "confidence": own.confidence,
-        "min_group_size": own.min_group_size,
-        "rules": rules,
-    }
-    facts = report_facts(result, groups, adopted, params)
-    with whole_folder(Path("data/audit")) as folder:
-        write_json(folder / "verdict.json", result)
-        write_table(folder / "by_group.csv", groups)
+    own, columns = params.audit_bias, params.build_manifest.audit_columns
+    predictions = read_predictions(DATA / "predictions.csv")
+    manifest = read_table(DATA / "manifest_valid.csv", made_by="validate_data")
+    settings = Settings(own.confidence, own.min_group_size, own.n_bootstrap, params.seed, ask_below())
+    baselines = [name for name in (SOURCE_ONLY, CHAMPION) if name in set(predictions["model"])]
+    plain = table_of(
+        audited_rows(predictions, ADOPTED), columns=columns,
+        baselines={name: audited_rows(predictions, name) for name in baselines},
+    )  # fmt: skip
+    check_against_fairlearn(plain, settings)
+    table = with_slices(with_intersections(plain, own.max_intersection_order), facts_of(plain), own.slices)
+    rules = [Rule(**rule.model_dump()) for rule in own.rules]
+    result = audit(table, rules, settings, known_groups(manifest, columns))
+    models = worst_groups(predictions, columns, settings)
+    composed = composition(composed_rows(manifest, predictions, columns), columns)
+    facts = BiasFacts(
+        name=params.register_model.name, verdict=result.verdict, by_group=result.by_group, by_class=result.by_class,
+        changes=result.changes, composition=composed, gaps=gaps(composed), error_sheets=error_sheets(), models=models,
+        rules_text=own.model_dump_json(indent=1), lineage=lineage(params),
+        pipeline=report_facts(predictions),
+    )  # fmt: skip
+    with whole_folder(DATA / "audit") as folder:
+        write_json(folder / "verdict.json", result.verdict)
+        tables = {
+            "by_group": result.by_group,
+            "by_class": result.by_class,
+            "changes": result.changes,
+            "composition": composed,
+        }
+        for name, rows in tables.items():
+            write_table(folder / f"{name}.csv", rows)
         write_text(folder / "report.html", render(facts))
+        write_text(folder / "summary.md", markdown(facts))
+    write_json(DATA / "audit_metrics.json", short_metrics(result.verdict, models))
+    print(f"audit: {result.verdict['verdict']}")  # noqa: T201  news
 
 
-def check_against_fairlearn(adopted: pd.DataFrame, column: str, table: pd.DataFrame) -> None:
-    """fairlearn defines the point values; ours, counted faster, must equal them."""
+def ask_below() -> float | None:
+    """The adopted model's confidence below which a person is asked; None where none was found."""
+    decision = read_json(DATA / "adoption.json", made_by="guard_adaptation")
+    calibration = decision["calibration"].get(decision["adopted"])
+    threshold = calibration["ask_below"]["threshold"] if calibration else None
+    return None if threshold is None else float(threshold)
+
+
+def audited_rows(predictions: pd.DataFrame, model: str) -> pd.DataFrame:
+    """One model's predictions, with the audit columns under their plain names."""
+    return of_model(predictions, model).rename(columns=lambda name: str(name).removeprefix(AUDIT))
+
+
+def facts_of(table: AuditTable) -> dict[str, np.ndarray]:
+    """Every measured number of the test images, in the table's order."""
+    if table.image_ids_N is None:
+        return {}
+    facts = read_table(DATA / "facts.csv", made_by="measure_images").set_index("image_id").loc[list(table.image_ids_N)]
+    numbers = {str(name): pd.to_numeric(facts[name], errors="coerce") for name in facts.columns}
+    return {name: values.to_numpy(float) for name, values in numbers.items() if values.notna().any()}
+
+
+def known_groups(manifest: pd.DataFrame, columns: list[str]) -> dict[str, list[str]]:
+    """Per column the groups of all target images: one that the test lacks can't pass.
+
+    A group that is one group_id (such as a person) lies in one split by design, and can't be asked of the test.
+    """
+    target = manifest[manifest["domain"] == "target"]
+    n_ids = {name: target.groupby(AUDIT + name)["group_id"].nunique() for name in columns}
+    return {name: sorted(set(n.index[n > 1]) - {""}) for name, n in n_ids.items()}
+
+
+def composed_rows(manifest: pd.DataFrame, predictions: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The accepted images with plain column names, and the test's labels, which their own file holds."""
+    true = of_model(predictions, ADOPTED).set_index("image_id")["y_true"]
+    rows = manifest.rename(columns={AUDIT + name: name for name in columns})
+    return rows.assign(label=rows["image_id"].map(true).fillna(rows["label"]))
+
+
+def worst_groups(predictions: pd.DataFrame, columns: list[str], settings: Settings) -> pd.DataFrame:
+    """One row per model and column: accuracy of all images and of the least accurate group that is large enough."""
+    rows = []
+    for model in predictions["model"].unique():
+        table = table_of(audited_rows(predictions, model), columns=columns)
+        (whole,) = own_intervals(table, "", "accuracy", settings)
+        low, high = whole.interval(settings.confidence)
+        first = {"model": model, "n": whole.n, "accuracy": whole.value, "accuracy_low": low, "accuracy_high": high}
+        for column in table.columns:
+            seen = [g for g in own_intervals(table, column, "accuracy", settings) if g.n >= settings.min_group_size]
+            if seen:
+                worst = min(seen, key=lambda group: group.value)
+                low, high = worst.interval(settings.confidence)
+                told = {"worst_group": worst.group, "worst_n": worst.n, "worst": worst.value}
+                rows.append(first | {"column": column} | told | {"worst_low": low, "worst_high": high})
+    return pd.DataFrame(rows)
+
+
+def short_metrics(verdict: dict[str, Any], models: pd.DataFrame) -> dict[str, Any]:
+    """What `dvc metrics show` and `dvc exp show` compare: the verdict, and each column's worst group."""
+    adopted = models[models["model"] == ADOPTED] if len(models) else models
+    worst = {
+        row["column"]: {"group": row["worst_group"], "accuracy": row["worst"]} for row in adopted.to_dict("records")
+    }
+    rules = {rule["name"]: rule["verdict"] for rule in verdict["rules"]}
+    return {"verdict": verdict["verdict"], "worst_group": worst, "rules": rules}
+
+
+def error_sheets() -> tuple[ErrorSheet, ...]:
+    """The sheets of explain_errors, each with what it shows."""
+    index = read_table(DATA / "errors/index.csv", made_by="explain_errors")
+    sheets = []
+    for (name, column, group), lines in index.groupby(["sheet", "column", "group"], sort=False):
+        where = f"{group} ({column})" if column else "all images"
+        told = "; ".join(
+            f"{row['line']}: {row['y_true']} taken for {row['y_pred']} ({float(row['confidence']):.2f} sure)"
+            for row in lines.to_dict("records")
+        )
+        sheets.append(ErrorSheet(where, (DATA / "errors" / str(name)).read_bytes(), told))
+    return tuple(sheets)
+
+
+def check_against_fairlearn(table: AuditTable, settings: Settings) -> None:
+    """fairlearn defines the point values; ours, counted faster, must equal them. Only up to 10,000 rows."""
     from fairlearn.metrics import MetricFrame, count
     from sklearn.metrics import accuracy_score
 
-    frame = MetricFrame(
-        metrics={"accuracy": accuracy_score, "n": count},
-        y_true=adopted["y_true"], y_pred=adopted["y_pred"], sensitive_features=groups_of(adopted, column),
-    )  # fmt: skip
-    theirs = frame.by_group.loc[table["group"]]
-    if not (
-        np.allclose(theirs["accuracy"].astype(float), table["accuracy"])
-        and (theirs["n"] == table["n"].to_numpy()).all()
-    ):
-        raise AssertionError(f"accuracy by {column} differs from fairlearn's MetricFrame: {theirs} against {table}")
-    if not np.isclose(float(frame.overall["accuracy"]), right(adopted).mean()):
-        raise AssertionError("overall accuracy differs from fairlearn's MetricFrame")
+    if len(table.y_true_N) > MAX_CHECKED:
+        return
+    for column, grouping in table.columns.items():
+        frame = MetricFrame(
+            metrics={"accuracy": accuracy_score, "n": count},
+            y_true=table.y_true_N, y_pred=table.y_pred_N, sensitive_features=pd.Series(grouping.codes_N, name=column),
+        )  # fmt: skip
+        theirs = frame.by_group.loc[np.arange(len(grouping.names))].astype(float)
+        ours = own_intervals(table, column, "accuracy", settings)
+        is_equal = np.allclose(theirs["accuracy"], [group.value for group in ours])
+        if not (is_equal and (theirs["n"] == [group.n for group in ours]).all()):
+            raise AssertionError(f"accuracy by {column} differs from fairlearn's MetricFrame: {theirs}")
 
 
-def report_facts(result: dict[str, Any], groups: pd.DataFrame, adopted: pd.DataFrame, params: Params) -> ReportFacts:
-    data = Path("data")
+def report_facts(predictions: pd.DataFrame) -> ReportFacts:
     return ReportFacts(
-        name=params.register_model.name,
-        verdict=result,
-        groups=groups,
-        adopted=adopted,
-        metrics=read_json(data / "metrics.json", made_by="evaluate_model"),
-        decision=read_json(data / "adoption.json", made_by="guard_adaptation"),
-        to_label=read_table(data / "to_label.csv", made_by="guard_adaptation"),
-        to_label_sheet=(data / "to_label.png").read_bytes(),
-        selection=read_json(data / "selection.json", made_by="select_model"),
-        validation=read_json(data / "validation.json", made_by="validate_data"),
-        history=read_table(data / "history.csv", made_by="finetune_model"),
-        preview=(data / "augmentation/preview.png").read_bytes(),
-        lineage=lineage(params),
+        adopted=of_model(predictions, ADOPTED),
+        metrics=read_json(DATA / "metrics.json", made_by="evaluate_model"),
+        decision=read_json(DATA / "adoption.json", made_by="guard_adaptation"),
+        to_label=read_table(DATA / "to_label.csv", made_by="guard_adaptation"),
+        to_label_sheet=(DATA / "to_label.png").read_bytes(),
+        selection=read_json(DATA / "selection.json", made_by="select_model"),
+        validation=read_json(DATA / "validation.json", made_by="validate_data"),
+        history=read_table(DATA / "history.csv", made_by="finetune_model"),
+        preview=(DATA / "augmentation/preview.png").read_bytes(),
     )
 
 
 def lineage(params: Params) -> dict[str, str]:
     """What the numbers came from, by content; nothing here depends on the clock."""
-    hashes = {what: file_sha256(Path("data") / path) for what, path in LINEAGE_FILES.items()}
+    hashes = {what: file_sha256(DATA / path) for what, path in LINEAGE_FILES.items()}
     return {
         "seed": str(params.seed),
         "device": f"{params.runtime.device}, {params.runtime.n_threads} thread(s)",
-        "parameters": text_sha256(params.model_dump_json()),
+        "parameters": text_sha256(params.model_dump_json(exclude={"review"})),
         "environment lock": file_sha256(Path("requirements.lock")),
     } | hashes
 

@@ -11,18 +11,21 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
 
 from tasks.augment_images import POLICY_PATH, read_view
 from tasks.core.batches import ImageList
+from tasks.core.costs import Cost, write_cost
 from tasks.core.extraction import Pass, Sight, extract, sight_of
 from tasks.core.features import capped, row_file, write_index, write_theta
 from tasks.core.features_cache import FeaturesCache, cache_key
 from tasks.core.files import file_sha256, text_sha256, whole_folder
 from tasks.core.images import ImageFiles
 from tasks.core.manifest import part, read_valid_manifest
+from tasks.core.peak_memory import forget_peak, peak_gib
 from tasks.core.runtime import address_seed, run_stage, use_machine
 from tasks.core.zoo import Pretrained, check_weights, load_candidate, source_probabilities
 from tasks.core.zoo_file import Candidate, allowed, read_zoo
@@ -43,7 +46,13 @@ def main() -> None:
             pretrained = load_candidate(candidate, 2, address_seed(params.seed, "unused head"))
             pretrained.model.to(device)
             sight = sight_for(candidate, rows, params)
+            forget_peak(device)
+            begin = perf_counter()
             done = write_features(folder / candidate.name, pretrained, sight, candidate, params, keys)
+            if not done.n_known:
+                cost = Cost(done.n_computed, perf_counter() - begin, peak_gib(device), device)
+                write_cost(candidate.name, cost)
+                print(f"{candidate.name}: {cost}")  # noqa: T201  news
             labelled = part(rows, "target", "train", "val")
             write_theta(folder / candidate.name, list(labelled["image_id"]), partial(source_probabilities, pretrained))
             for line in told(candidate.name, done, params.extract_features.batch_size):

@@ -23,8 +23,10 @@ import torch
 from tasks.augment_images import read_view
 from tasks.core import parallel
 from tasks.core.adaptation.frozen import FrozenSettings
+from tasks.core.adaptation.label_shift import LabelShift
 from tasks.core.adaptation.refusals import Limits, why_idle, why_not
 from tasks.core.batches import ImageList
+from tasks.core.champion import CHAMPION, CHAMPION_PATH, champion_probabilities
 from tasks.core.features import read_features
 from tasks.core.files import file_sha256, read_json, text_sha256, whole_folder, write_json, write_table
 from tasks.core.images import ImageFiles
@@ -39,6 +41,7 @@ from tasks.core.method_runs import (
     run_frozen,
     run_method,
     used_share,
+    why_no_plan,
 )
 from tasks.core.model import save_weights
 from tasks.core.outcomes import (
@@ -46,13 +49,13 @@ from tasks.core.outcomes import (
     Sample,
     against_scratch,
     calibration_of,
-    champion_probabilities,
     chosen_method,
     foreignness_of,
     held_out_table,
     is_right,
     label_shift_of,
     outcomes_of,
+    with_mixval,
 )
 from tasks.core.phases import FitSettings, HeadPhase, NetPhase
 from tasks.core.plans import Phase, Trained, within_budget
@@ -66,10 +69,11 @@ from tasks.params import NetPhase as NetPhaseParams
 from tasks.params import Params, read_params
 
 FINETUNED, SCRATCH, ON_SYNTHETIC = "finetuned", "scratch", "synthetic"
-SYNTHETIC, CHAMPION = Path("data/synthetic"), Path("data/given/champion")
+SYNTHETIC = Path("data/synthetic")
 INPUTS = ("manifest_valid.csv", "selection.json", "augmentation/policy.json", "synthetic/images.csv")
 
 Runs = dict[str, Trained]
+Outcomes = dict[str, Outcome]
 
 
 def main() -> None:
@@ -88,7 +92,7 @@ def main() -> None:
         shop = Workshop(
             seed=params.seed,
             settings=fit_settings(params, device),
-            balance=Balance(**{name: getattr(own.regularisers, name) for name in Balance.__dataclass_fields__}),
+            balance=Balance(**own.regularisers.model_dump(include=set(Balance.__dataclass_fields__))),
             candidate=candidate,
             classes=classes_of(manifest),
             manifest=manifest,
@@ -102,9 +106,7 @@ def main() -> None:
         sweep = None
         if own.lr_range_steps and phase is not None:
             sweep = range_test(shop, core_net_phase(phase), own.lr_range_steps, own.label_smoothing.source)
-        runs, decision = train_all(shop, params)
-        models = {name: run.model for name, run in runs.items()}
-        outcomes = outcomes_of(shop, models, own.methods.frozen.how if own.methods.frozen else None)
+        runs, outcomes, decision = train_all(shop, params)
         decision |= choices(shop, runs, outcomes, params)
         if parallel.is_first():
             write_results(shop, runs, outcomes, decision, sweep)
@@ -131,30 +133,19 @@ def resume_key(params: Params, sha256: str, features_path: Path) -> str:
 
 
 def fit_settings(params: Params, device: str) -> FitSettings:
-    own = params.finetune_model
-    return FitSettings(
-        batch_size=own.batch_size,
-        weight_decay=own.regularisers.weight_decay,
-        evaluate_every=own.evaluate_every,
-        seed=params.seed,
-        device=device,
-        ema_decay=own.regularisers.ema_decay,
-        l2_sp=own.regularisers.l2_sp,
-        dropout=own.regularisers.dropout,
-        precision=own.machine.precision,
-        compile=own.machine.compile,
-        accumulate=own.machine.accumulate,
-    )
+    own, names = params.finetune_model, set(FitSettings.__dataclass_fields__)
+    given = [section.model_dump(include=names) for section in (own, own.regularisers, own.machine)]
+    return FitSettings(seed=params.seed, device=device, **given[0], **given[1], **given[2])
 
 
-def train_all(shop: Workshop, params: Params) -> tuple[Runs, dict[str, Any]]:
-    """All networks by name (plans as plan_<name>); what was not run, with the reason, and what is known of label shift."""
+def train_all(shop: Workshop, params: Params) -> tuple[Runs, Outcomes, dict[str, Any]]:
+    """All networks by name (plans as plan_<name>), their outcomes; what was not run and why, what is known of label shift."""
     own = params.finetune_model
     source, few = ((of("train"), of("val")) for of in (shop.source, shop.target))
     smoothing = own.label_smoothing
     runs = {SOURCE_ONLY: supervised(shop, SOURCE_ONLY, own.source, source, smoothing.source)}
     not_run: dict[str, str] = {}
-    if len(few[0]):
+    if (reason := why_no_plan(few[0], shop.classes)) is None:
         plans = {name: [core_phase(phase) for phase in plan.phases] for name, plan in own.plans.items()}
         taken, not_run = within_budget(plans, own.default_plan, own.max_plan_epochs)
         for name in taken:
@@ -164,16 +155,24 @@ def train_all(shop: Workshop, params: Params) -> tuple[Runs, dict[str, Any]]:
             runs[lesson.name] = supervised_run(shop, lesson, plans[name], smoothing.target)
         runs[SCRATCH] = supervised(shop, SCRATCH, own.scratch, few, smoothing.target)
     else:
-        not_run[FINETUNED] = "the target has no training labels"
+        not_run[FINETUNED] = reason
         runs[SCRATCH] = supervised(shop, SCRATCH, own.scratch, source, smoothing.source)
     if len(shop.synthetic) and any(isinstance(phase, HeadPhaseParams) for phase in own.source):
         not_run[ON_SYNTHETIC] = "the source plan has a head phase on cached features; synthetic images have none"
     elif len(shop.synthetic):
         images = (shop.with_synthetic(), source[1])
         runs[ON_SYNTHETIC] = supervised(shop, ON_SYNTHETIC, own.source, images, smoothing.source)
-    adapted, refused, shift = adapt_all(shop, runs[SOURCE_ONLY], params)
-    told = {"not_run": not_run | refused, "label_shift": shift, "n_synthetic": len(shop.synthetic)}
-    return runs | adapted, told
+    sample = Sample.of(shop)
+    outcomes = {SOURCE_ONLY: Outcome.of(runs[SOURCE_ONLY].model, sample, shop)}
+    found = outcomes[SOURCE_ONLY], sample, shop.classes
+    shift = label_shift_of(*found, confidence=own.calibration.confidence, seed=shop.seed)
+    adapted, refused = adapt_all(shop, runs[SOURCE_ONLY], shift, params)
+    runs |= adapted
+    others = {name: run.model for name, run in runs.items() if name != SOURCE_ONLY}
+    outcomes |= outcomes_of(shop, sample, others, own.methods.frozen.how if own.methods.frozen else None)
+    told_shift = None if shift is None else asdict(shift) | {"prior_C": shift.prior_C.tolist()}
+    told = {"not_run": not_run | refused, "label_shift": told_shift, "n_synthetic": len(shop.synthetic)}
+    return runs, outcomes, told
 
 
 def supervised(
@@ -185,13 +184,10 @@ def supervised(
 
 
 def adapt_all(
-    shop: Workshop, source_only: Trained, params: Params
-) -> tuple[Runs, dict[str, str], dict[str, Any] | None]:
-    """The networks of all methods that may run, why others were not, and what is known of label shift."""
+    shop: Workshop, source_only: Trained, shift: LabelShift | None, params: Params
+) -> tuple[Runs, dict[str, str]]:
+    """The networks of all methods that may run, and why others were not."""
     own = params.finetune_model
-    sample = Sample.of(shop)
-    outcome = Outcome.of(source_only.model, sample, shop)
-    shift = label_shift_of(outcome, sample, shop.classes, confidence=own.calibration.confidence, seed=shop.seed)
     is_shifted = shift is not None and shift.suspected
     prior_C = torch.from_numpy(shift.prior_C).float() if shift is not None and is_shifted else None
     start = Start(source_only.model, own.label_smoothing.source, prior_C)
@@ -212,7 +208,7 @@ def adapt_all(
             refused[name] = reason
         else:
             runs[name] = run
-    return runs, refused, None if shift is None else asdict(shift) | {"prior_C": shift.prior_C.tolist()}
+    return runs, refused
 
 
 def run_named(shop: Workshop, name: str, start: Start, settings: Any) -> Trained:
@@ -233,7 +229,7 @@ def core_net_phase(phase: NetPhaseParams) -> NetPhase:
     return NetPhase(**phase.model_dump())
 
 
-def choices(shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], params: Params) -> dict[str, Any]:
+def choices(shop: Workshop, runs: Runs, outcomes: Outcomes, params: Params) -> dict[str, Any]:
     """Plan and method, each with its numbers and its reason; calibration of every network. `runs` gets the chosen plan."""
     own, sample = params.finetune_model, Sample.of(shop)
     confidence = params.guard_adaptation.confidence
@@ -248,7 +244,11 @@ def choices(shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], params: Pa
         runs[FINETUNED], outcomes[FINETUNED] = runs[f"plan_{plan}"], outcomes[f"plan_{plan}"]
         scratch_N = is_right(outcomes[SCRATCH].target_val_NC, sample.target_val)
         found["scratch"] = against_scratch(right[plan], scratch_N, confidence)
-    rivals = {name: outcome for name, outcome in outcomes.items() if name != SCRATCH and name not in plans}
+    rivals = {
+        name: with_mixval(outcome, runs[name].model, sample, shop)
+        for name, outcome in outcomes.items()
+        if name != SCRATCH and name not in plans
+    }
     found["method"] = chosen_method(rivals, sample, len(shop.classes), confidence)
     calibration = own.calibration.model_dump()
     found["calibration"] = {name: calibration_of(outcome, sample, **calibration) for name, outcome in rivals.items()}
@@ -257,7 +257,7 @@ def choices(shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], params: Pa
 
 
 def write_results(
-    shop: Workshop, runs: Runs, outcomes: dict[str, Outcome], decision: dict[str, Any], sweep: LrRange | None
+    shop: Workshop, runs: Runs, outcomes: Outcomes, decision: dict[str, Any], sweep: LrRange | None
 ) -> None:
     kept = [name for name in (SOURCE_ONLY, FINETUNED, *outcomes) if name in runs and not name.startswith("plan_")]
     kept = list(dict.fromkeys(kept))
@@ -277,15 +277,16 @@ def write_results(
         "temperature": temperature,
     }
     sample, said = Sample.of(shop), {name: outcomes[name].held_out_NC for name in kept}
-    champion = champion_probabilities(CHAMPION, shop, sample)
+    machine: Any = {"batch_size": shop.settings.batch_size, "device": shop.settings.device}
+    champion = champion_probabilities(CHAMPION_PATH, sample.held_out, shop.classes, **machine)
     if champion is not None:
-        said["champion"] = champion
+        said[CHAMPION] = champion
     held_out = held_out_table(said, sample, shop.classes)
     with whole_folder(Path("data/model")) as folder:
         for name in kept:
             save_weights(runs[name].model, folder / f"{name}.safetensors")
         if sweep:
-            decision["lr_range"] = {"suggested": sweep.suggested, "diverging": sweep.diverging}
+            decision["lr_range"] = {name: getattr(sweep, name) for name in ("suggested", "diverging", "reason")}
             write_table(folder / "lr_range.csv", sweep.table)
         write_table(folder / "held_out.csv", held_out)
         write_json(folder / "model.json", description)

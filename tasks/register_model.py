@@ -1,7 +1,7 @@
 """register_model: the bundle of the adopted model, registered as challenger whatever its verdict, stamped with it.
 
-reads   data/model, data/adoption.json, data/metrics.json, data/selection.json, data/validation.json, data/profile.json,
-        data/audit
+reads   data/model, data/adoption.json, data/metrics.json, data/reference.safetensors, data/selection.json,
+        data/validation.json, data/profile.json, data/audit
 writes  data/bundle
 
 Registration is idempotent and lies outside the outs: a stage that DVC restores from its run cache does not execute, so
@@ -11,14 +11,20 @@ id, under $ACCLIMATE_HOME/bundles, because data/bundle is overwritten by the nex
 
 import fcntl
 import os
+import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 from tasks.core.bundle import candidate_id, check_bundle, write_bundle
 from tasks.core.card import model_card
-from tasks.core.files import file_sha256, read_json, whole_folder, write_json, write_text
+from tasks.core.costs import read_cost
+from tasks.core.files import file_sha256, read_json, whole_file, whole_folder, write_json, write_text
 from tasks.core.runtime import acclimate_home, quiet_tools, run_stage
 from tasks.params import read_params
 
@@ -50,8 +56,10 @@ def main() -> None:
         "selection.json": data / "selection.json",
         "validation.json": data / "validation.json",
         "profile.json": data / "profile.json",
+        "reference.safetensors": data / "reference.safetensors",
         "verdict.json": data / "audit/verdict.json",
-        "by_group.csv": data / "audit/by_group.csv",
+        **{name: data / "audit" / name for name in ("by_group.csv", "by_class.csv", "changes.csv")},
+        "audit.md": data / "audit/summary.md",
         "report.html": data / "audit/report.html",
     }
     facts = {
@@ -60,11 +68,20 @@ def main() -> None:
         "decision": evidence["decision"]["guard"]["decision"],
         "adopted": description["adopted"],
         "accuracy": metrics["adopted"]["accuracy"],
+        "pretrained": evidence["selection"]["chosen"],
+        "predicted_rank": predicted_rank(evidence["selection"]),
+        "candidates": [entry["name"] for entry in evidence["selection"]["candidates"]],
     }
     write_bundle(BUNDLE, files, facts)
     card.unlink()
     described.unlink()
     print(sync_registry(BUNDLE, name))  # noqa: T201  the stage's result for the person
+
+
+def predicted_rank(selection: dict[str, Any]) -> str:
+    """Where the scores placed the candidate that was trained, such as "2 of 4"."""
+    names = [entry["name"] for entry in selection["candidates"]]
+    return f"{names.index(selection['chosen']) + 1} of {len(names)}"
 
 
 def of_adopted(description: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
@@ -83,47 +100,54 @@ def sync_registry(bundle: Path, name: str) -> str:
     if not stored.exists():
         with whole_folder(stored) as part:
             shutil.copytree(bundle, part, dirs_exist_ok=True)
-    with _RegistryLock():  # two first uses at once break the database's migration
-        client = _client()
+    with open_registry() as client:
         version = next((v for v in _versions(client, name) if v.tags.get("candidate_id") == candidate), None)
         if version is not None:
             client.set_registered_model_alias(name, ALIAS, version.version)
             return f"candidate {candidate[:12]} is already registered as {name} version {version.version}; it is the {ALIAS}"
-        version = client.create_model_version(name, source=stored.as_uri(), tags=_tags(candidate, manifest))
+        keep_lock(candidate)
+        version = client.create_model_version(
+            name, source=f"acclimate:/bundles/{candidate}", tags=_tags(candidate, manifest)
+        )
         client.set_registered_model_alias(name, ALIAS, version.version)
     return f"candidate {candidate[:12]} registered as {name} version {version.version}, {ALIAS}, audit {manifest['verdict']}"
 
 
-def registered_bundle(name: str, alias: str) -> Path:
-    """The folder of the bundle behind an alias. ValueError where there is none, or where its bytes were changed."""
-    from mlflow.exceptions import MlflowException
-
-    with _RegistryLock():
-        client = _client()
-        try:
-            version = client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            raise ValueError(
-                f"no model {name!r} carries the alias {alias!r}; `acclimate run` registers its model as {ALIAS!r}"
-            ) from None
-    folder = acclimate_home() / "bundles" / version.tags["candidate_id"]
-    if not folder.is_dir():
-        raise ValueError(f"{name} version {version.version} is registered, but its bundle {folder} is missing here")
-    check_bundle(folder)
-    return folder
+@contextmanager
+def open_registry() -> Iterator[Any]:
+    """MLflow's client, under a lock: two first uses at once break the database's migration."""
+    path = acclimate_home() / "locks" / "registry.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield _client()
 
 
-class _RegistryLock:
-    """Held while the registry is opened or changed."""
+def person() -> str:
+    """Who is at work here: the login name, else git's e-mail address, else "unknown". Said, not proven."""
+    return os.environ.get("USER") or _git("config", "user.email") or "unknown"
 
-    def __enter__(self) -> None:
-        path = acclimate_home() / "locks" / "registry.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = path.open("w")
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
 
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
+def kept_lock(candidate: str) -> Path:
+    """Where the dvc.lock that a candidate came with is kept: the workspace's own one goes on with the next run."""
+    return acclimate_home() / "lineage" / f"{candidate}.lock"
+
+
+def keep_lock(candidate: str) -> None:
+    """Keeps the dvc.lock that is here. Within the stage its last entry is still the run's before."""
+    if (lock := Path("dvc.lock")).exists():
+        with whole_file(kept_lock(candidate)) as part:
+            shutil.copyfile(lock, part)
+
+
+def lineage_tags() -> dict[str, str]:
+    """The commit, whether what a run reads was committed (a run writes dvc.lock itself), and the lock file's hash."""
+    lock = Path("dvc.lock")
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_tree": "clean" if _git("status", "--porcelain", "--", ".", ":!dvc.lock") == "" else "changed",
+        "dvc_lock_sha256": file_sha256(lock) if lock.exists() else "none yet",
+    }
 
 
 def _client() -> Any:
@@ -141,17 +165,30 @@ def _versions(client: Any, name: str) -> list[Any]:
 
 
 def _tags(candidate: str, manifest: dict[str, Any]) -> dict[str, str]:
-    """What is known at registration only: the commit, whether the tree was clean, the lock file's hash."""
-    lock = Path("dvc.lock")
+    """What is known at registration only stands beside what the bundle says: who, from which commit, on which machine."""
     return {
         "candidate_id": candidate,
         "verdict": manifest["verdict"],
         "decision": manifest["decision"],
         "adopted": manifest["adopted"],
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_tree": "clean" if _git("status", "--porcelain") == "" else "changed",
-        "dvc_lock_sha256": file_sha256(lock) if lock.exists() else "none yet",
+        "weights_sha256": manifest["files"]["model.safetensors"],
+        **{key: manifest[key] for key in ("pretrained", "predicted_rank") if key in manifest},
+        **{f"cost_{name}": str(cost) for name in manifest.get("candidates", []) if (cost := read_cost(name))},
+        "started_by": person(),
+        **machine_tags(),
+        **lineage_tags(),
     }
+
+
+def machine_tags() -> dict[str, str]:
+    """What the bytes of a result depend on beside code, data and parameters: other processors round differently."""
+    return {"cpu": _cpu(), "python": platform.python_version(), "torch": version_of("torch")}
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return named[1] if named else platform.machine()
 
 
 def _git(*arguments: str) -> str:

@@ -50,6 +50,7 @@ def settings_of(settings: SelectModel, seed: int) -> ChoiceSettings:
         gap_min_images=settings.gap_min_images,
         tie_p_best=settings.tie_p_best,
         confidence=settings.confidence,
+        take=settings.take,
     )
 
 

@@ -13,7 +13,7 @@ from tasks.params import Params
 PROJECT = Path(__file__).parents[1]
 STAGES: dict[str, dict[str, Any]] = YAML(typ="safe").load((PROJECT / "dvc.yaml").read_text())["stages"]
 NO_STAGES = {"__init__", "params"}
-EVERYTHING = frozenset(Params.model_fields)
+EVERYTHING = frozenset(Params.model_fields) - {"review"}  # who may decide: no stage reads it, the lineage leaves it out
 LABELS_SEEN_BY = {
     "data/test_labels.csv": {"evaluate_model"},
     "data/guard_labels.csv": {"guard_adaptation"},

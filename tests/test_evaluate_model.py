@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tasks import evaluate_model
+from tasks.core.bundle import write_bundle
 from tasks.core.files import read_json, write_json, write_table
 from tasks.core.model import SmallResNet, save_weights, split_head
 from tasks.core.predictions import of_model, read_predictions
@@ -59,6 +60,7 @@ def save_images_and_labels() -> None:
         Image.new("RGB", (16, 16), tuple(map(int, colour))).save(f"images/{name}.png")
     rows = {
         "image_id": names,
+        "group_id": names,
         "path": [f"{name}.png" for name in names],
         "domain": "target",
         "split": "test",
@@ -96,6 +98,34 @@ def test_the_adopted_model_stands_first_under_its_own_name(evaluated: pd.DataFra
     assert list(evaluated["model"].unique()) == ["adopted", "source_only", "mcc"]
     adopted, own = (of_model(evaluated, name).drop(columns="model") for name in ("adopted", "mcc"))
     pd.testing.assert_frame_equal(adopted, own)
+
+
+def pin_champion(**changes: Any) -> None:
+    """A registered bundle of the same weights, at a temperature of its own."""
+    folder = Path("data/given/champion")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    description = read_json(Path("data/model/model.json"), made_by="finetune_model")
+    write_json(Path("described.json"), description | {"temperature": 4.0} | changes)
+    files = {"model.safetensors": Path("data/model/mcc.safetensors"), "model.json": Path("described.json")}
+    write_bundle(folder, files, {"name": "x"})
+
+
+def test_the_pinned_champion_is_shown_the_same_images(evaluated: pd.DataFrame) -> None:
+    pin_champion()
+    evaluate_model.main()
+    found = read_predictions(PREDICTIONS)
+    assert list(found["model"].unique()) == ["adopted", "source_only", "mcc", "champion"]
+    champion, same = (of_model(found, name).drop(columns="model") for name in ("champion", "mcc"))
+    pd.testing.assert_frame_equal(champion, same)  # mcc has the same weights and the same temperature
+    assert "gain_over_source_only" in read_json(Path("data/metrics.json"), made_by="evaluate_model")["champion"]
+
+
+def test_a_champion_of_other_classes_is_refused(evaluated: pd.DataFrame) -> None:
+    pin_champion(classes=["a", "b", "d"])
+    with pytest.raises(
+        ValueError, match=r"the champion in data/given/champion knows the classes a, b, d, the data has a, b, c"
+    ):
+        evaluate_model.main()
 
 
 @pytest.mark.parametrize(

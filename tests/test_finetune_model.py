@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from tasks import extract_features, finetune_model, synthesise_images
 from tasks.augment_images import resolve_policy
-from tasks.core import checkpoints
+from tasks.core import checkpoints, outcomes, workshop
 from tasks.core.batches import View
 from tasks.core.files import file_sha256, read_json, read_table, write_json, write_table
 from tasks.core.model import SmallResNet, save_weights
@@ -278,6 +278,57 @@ def test_without_target_labels_there_is_no_plan_and_ranks_choose(params: dict[st
     assert found["method"]["reason"].startswith("there are no validation labels")
 
 
+def test_from_labels_of_one_class_no_plan_learns(params: dict[str, Any], go: Go) -> None:
+    """One plan has a head phase, for which one class is none; labels for validation and the methods go on as they are."""
+    go(params)
+    path = Path("data/manifest_valid.csv")
+    manifest = read_table(path, made_by="validate_data")
+    others = (manifest["domain"] == "target") & (manifest["split"] == "train") & (manifest["label"] != "b")
+    split = manifest["split"].mask(others, "unlabelled")
+    write_table(path, manifest.assign(split=split, label=manifest["label"].mask(others, "")))
+    finetune_model.main()
+    found = decision()
+    assert found["not_run"] == {
+        "finetuned": "the target's training labels (1) all say 'b', and from one class alone no difference can be learnt: "
+        "label images of other classes"
+    }
+    assert sorted(description()["models"]) == ["frozen", "mcc", "scratch", "source_only"]
+    assert "plan" not in found
+    assert "scratch" not in found
+    assert found["n_val_labels"] == 6
+
+
+def test_networks_are_asked_once_and_mixed_images_are_for_rivals(
+    params: dict[str, Any], go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven networks say something of two sets of images; four of them are rivals, with two kinds of mixed images."""
+    n_calls = {"probabilities": 0, "mixval": 0}
+
+    def counted(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            n_calls[name] += 1
+            return own(*given)
+
+        return call
+
+    for name in n_calls:
+        monkeypatch.setattr(outcomes, name, counted(name, getattr(outcomes, name)))
+    go(params)
+    finetune_model.main()
+    assert n_calls == {"probabilities": 7 * 2, "mixval": 4 * 2}
+    for entry in decision()["method"]["candidates"]:
+        assert entry["scores"]["mixval_intra"] is not None
+
+
+def test_adabn_is_not_judged_by_source_images(params: dict[str, Any], go: Go) -> None:
+    params["finetune_model"]["methods"] = dict.fromkeys(params["finetune_model"]["methods"]) | {"adabn": {}}
+    go(params)
+    finetune_model.main()
+    entry = next(entry for entry in decision()["method"]["candidates"] if entry["name"] == "adabn")
+    assert entry["source_accuracy"] is None
+    assert {gate["name"]: gate["is_passed"] for gate in entry["gates"]}["source_validation"] is None
+
+
 def test_methods_that_may_not_run_are_named_with_their_reason(params: dict[str, Any], go: Go) -> None:
     params["finetune_model"]["min_unlabelled"] = 16
     params["finetune_model"]["methods"]["adabn"] = {}
@@ -337,7 +388,24 @@ def test_a_range_test_is_written_where_it_is_asked_for(params: dict[str, Any], g
     table = read_table(MODEL / "lr_range.csv", made_by="finetune_model")
     assert 1 <= len(table) <= 40
     assert float(table["lr"][0]) == pytest.approx(1e-6)
-    assert set(decision()["lr_range"]) == {"suggested", "diverging"}
+    assert set(decision()["lr_range"]) == {"suggested", "diverging", "reason"}
+
+
+def test_a_range_test_without_a_clear_fall_is_a_finding(
+    params: dict[str, Any], go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "RANGE", (1e-12, 1e-11))
+    go(without_methods(params))
+    finetune_model.main()
+    without = (MODEL / "source_only.safetensors").read_bytes()
+    params["finetune_model"]["lr_range_steps"] = 40
+    go(without_methods(params))
+    finetune_model.main()
+    assert len(read_table(MODEL / "lr_range.csv", made_by="finetune_model")) == 40
+    found = decision()["lr_range"]
+    assert (found["suggested"], found["diverging"]) == (None, None)
+    assert found["reason"].startswith("no clear fall at any learning rate from 1e-12 to 1e-11: the loss fell by ")
+    assert (MODEL / "source_only.safetensors").read_bytes() == without
 
 
 def test_blocked_data_is_refused(params: dict[str, Any], go: Go) -> None:

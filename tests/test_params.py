@@ -7,9 +7,18 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tasks.core.lr_range import MIN_STEPS
 from tasks.params import Rules, read_params, read_rules
 from tasks.params.sections import Weights, WeightsWithoutLabels
-from tasks.params.training import FinetuneModel, GuardAdaptation, HeadPhase, Methods, NetPhase, kind_of_phase
+from tasks.params.training import (
+    MIN_RANGE_STEPS,
+    FinetuneModel,
+    GuardAdaptation,
+    HeadPhase,
+    Methods,
+    NetPhase,
+    kind_of_phase,
+)
 
 PROJECT = Path(__file__).parents[1]
 RULES_FILE = PROJECT / "flows/validate_rules.yaml"
@@ -82,7 +91,7 @@ def test_values_are_frozen() -> None:
             ("finetune_model.plans.full.phases.0.n_epoch", 3),
             "plans.full.phases.0.n_epoch is not a known key; did you mean 'n_epochs'?",
         ),
-        (("audit_bias.rules.1.max_gapp", 3), "audit_bias.rules.1.max_gapp is not a known key; did you mean 'max_gap'?"),
+        (("audit_bias.rules.1.limitt", 3), "audit_bias.rules.1.limitt is not a known key; did you mean 'limit'?"),
         (("validate_data.rules.contrast.max", 1), "validate_data.rules.contrast.max is not a known key"),
         (("seed", GONE), "seed is missing; add it (there are no defaults in code)"),
         (("finetune_model.methods.shot", GONE), "finetune_model.methods.shot is missing; add it"),
@@ -152,7 +161,8 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
         ),
         (
             ("audit_bias.rules.0.column", "writer"),
-            "column 'writer' is not in build_manifest.audit_columns (inferred_block, slant)",
+            "column 'writer' is no audit column, slice or intersection that is made; allowed are inferred_block, slant, "
+            "brightness (thirds), sharpness (thirds), '*' for each audit column",
         ),
         (("validate_data.rules.side_px.min", 30000), "side_px"),
         *(
@@ -215,6 +225,24 @@ def test_a_network_phase_trains_nothing_else(told: Callable[..., str], trains: s
     assert f"plans.full.phases.0.trains is {trains!r}" in told(("finetune_model.plans.full.phases.0.trains", trains))
 
 
+@pytest.mark.parametrize("key", ["plans.full.phases.0", "source.0", "methods.mcc.phase"])
+def test_a_pattern_of_blocks_that_cannot_be_read_is_told(told: Callable[..., str], key: str) -> None:
+    sentence = (
+        f"finetune_model.{key}.trains is 'blocks:layer[3'; what follows blocks: is no regular expression (unterminated character "
+        "set at position 5)"
+    )
+    message = told((f"finetune_model.{key}.trains", "blocks:layer[3"))
+    assert "has 1 problem(s)" in message
+    assert message.endswith(sentence)
+
+
+@pytest.mark.parametrize(("n_steps", "is_told"), [(0, False), (1, True), (39, True), (40, False)])
+def test_a_range_test_is_off_or_has_enough_steps(told: Callable[..., str], n_steps: int, is_told: bool) -> None:
+    sentence = f"finetune_model.lr_range_steps is {n_steps}; write 0 (no range test) or at least 40 steps"
+    assert told(("finetune_model.lr_range_steps", n_steps)).endswith(sentence) is is_told
+    assert MIN_RANGE_STEPS == MIN_STEPS
+
+
 @pytest.mark.parametrize("name", list(Methods.model_fields))
 def test_every_method_may_be_left_out(told: Callable[..., str], name: str) -> None:
     assert told((f"finetune_model.methods.{name}", None)) == ""
@@ -265,6 +293,20 @@ def test_every_key_of_training_and_guard_is_needed(told: Callable[..., str], nam
     assert f"has {len(section.model_fields)} problem(s)" in message
     for key in section.model_fields:
         assert f"\n  - {name}.{key} is missing; add it" in message
+
+
+@pytest.mark.parametrize("column", ["", "*", "slant", "inferred_block × slant", "sharpness (thirds)"])
+def test_a_rule_may_name_any_column_that_the_audit_makes(told: Callable[..., str], column: str) -> None:
+    message = told(("seeed", 1), ("audit_bias.rules.0", {
+        "name": "n", "metric": "accuracy", "column": column, "comparison": "floor", "reference": "", "limit": 0.5,
+        "required": True,
+    }))  # fmt: skip
+    assert "has 1 problem(s)" in message
+
+
+@pytest.mark.parametrize("column", ["slant × inferred_block", "inferred_block × ink", "contrast (thirds)", "thirds"])
+def test_a_rule_on_a_column_that_nobody_makes_is_told(told: Callable[..., str], column: str) -> None:
+    assert f"column {column!r} is no audit column, slice or intersection" in told(("audit_bias.rules.0.column", column))
 
 
 def test_every_problem_is_told_at_once(told: Callable[..., str]) -> None:

@@ -171,7 +171,7 @@ def test_metrics_plots_and_experiments_of_dvc_work(clone: Path, reference: Path,
     plots = call(clone, environment, "dvc", "plots", "show", "-o", "dvc_plots")
     assert (clone / "dvc_plots/index.html").exists(), plots
     told = call(clone, environment, "dvc", "exp", "run", "-S", "audit_bias.min_group_size=30", "register_model")
-    assert ran(told) == ["audit_bias", "register_model"]
+    assert ran(told) == ["explain_errors", "audit_bias", "register_model"]
 
 
 def test_the_registered_model_predicts_images(reference: Path, environment: dict[str, str]) -> None:
@@ -179,7 +179,16 @@ def test_the_registered_model_predicts_images(reference: Path, environment: dict
     broken = reference / "broken.png"
     broken.write_bytes(b"not an image")
     told = call(
-        reference, environment, "flows.cli", "predict", *map(str, [*images, broken]), "--out", "out.csv", code=1
+        reference,
+        environment,
+        "flows.cli",
+        "predict",
+        *map(str, [*images, broken]),
+        "--model",
+        "challenger",
+        "--out",
+        "out.csv",
+        code=1,
     )
     assert "1 of 4 images could not be read" in told
     header, *rows = (reference / "out.csv").read_text().splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.choice_reason import RULE, Standing, reason_of
+from tasks.core.choice_reason import RULE, Standing, reason_of, taken
 from tasks.core.domain_map import domain_map
 from tasks.core.group_gaps import group_gap
 from tasks.core.intervals import paired_gain
@@ -48,7 +48,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ChoiceSettings:
-    """`weights` of the scores with target labels, `weights_without` without them; a score without weight is not computed."""
+    """`weights` of the scores with target labels, `weights_without` without them; a score without weight is not computed.
+
+    `take` names the candidate that a person wants, whatever the scores say; None = the scores choose.
+    """
 
     how: ScoreSettings
     weights: dict[str, float]
@@ -57,6 +60,7 @@ class ChoiceSettings:
     gap_min_images: int
     tie_p_best: float
     confidence: float
+    take: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def choice_of(
 ) -> dict[str, Any]:
     """The selection as people and later stages read it. A candidate from scratch is scored, but never chosen.
 
-    ValueError where no candidate is pretrained.
+    ValueError where no candidate is pretrained, or none of those is the one to be taken.
     """
     by_name = sorted(range(len(candidates)), key=lambda m: candidates[m].name)
     real = np.array([m for m in by_name if not candidates[m].is_scratch], dtype=int)
@@ -84,8 +88,9 @@ def choice_of(
     ranked = [_of(score, real) for score in scores]
     ranks, best = mean_ranks(ranked), p_best(ranked)
     cost_M = _cost_order(costs, real)
-    chosen, tied = choose(best, ranks, cost_M, settings.tie_p_best)
-    standing = Standing([candidates[m].name for m in real], best, ranks, cost_M, chosen, tied)
+    preferred, tied = choose(best, ranks, cost_M, settings.tie_p_best)
+    chosen = preferred if settings.take is None else taken([candidates[m].name for m in real], settings.take)
+    standing = Standing([candidates[m].name for m in real], best, ranks, cost_M, preferred, tied)
     entries = []
     for place, m in enumerate(real):
         own = {"p_best": best[place], "mean_rank": ranks[place], "tied": place in tied, "chosen": place == chosen}
@@ -101,8 +106,9 @@ def choice_of(
     by_labels = correct_MN is not None
     return {
         "chosen": standing.names[chosen],
+        "preferred": standing.names[preferred],
         "tied": [standing.names[place] for place in tied],
-        "reason": reason_of(standing, scores, by_labels=by_labels),
+        "reason": reason_of(standing, scores, by_labels=by_labels, named=settings.take),
         "by_labels": by_labels,
         "rule": RULE.format(tie=settings.tie_p_best),
         "left_out": left_out,

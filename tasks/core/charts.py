@@ -5,6 +5,7 @@ matplotlib is imported inside the functions: core must import on a box that trai
 
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -108,25 +109,6 @@ def comparison_chart(metrics: dict[str, dict[str, Any]]) -> str:
     return _svg(figure)
 
 
-def group_chart(groups: pd.DataFrame, max_gaps: dict[str, float]) -> str:
-    """Gap of each group to all others with its interval, and the limit of its column."""
-    figure = _figure(8, 0.8 + 0.26 * len(groups))
-    axis = figure.subplots()
-    rows = np.arange(len(groups))[::-1]
-    gap = groups["gap"].to_numpy(float)
-    spread = [gap - groups["gap_low"].to_numpy(float), groups["gap_high"].to_numpy(float) - gap]
-    axis.errorbar(gap, rows, xerr=spread, fmt="o", color=CYCLE[0], capsize=3)
-    for row, column in zip(rows, groups["column"], strict=True):
-        if column in max_gaps:
-            axis.plot([-max_gaps[column]] * 2, [row - 0.45, row + 0.45], color=CYCLE[1])
-    axis.axvline(0, color="#999999", linewidth=0.8)
-    axis.set_yticks(
-        rows, [f"{c}: {g} (n = {n})" for c, g, n in groups[["column", "group", "n"]].itertuples(index=False)]
-    )
-    axis.set(xlabel="accuracy of the group minus accuracy of all others; red: the limit")
-    return _svg(figure)
-
-
 def confusion_chart(actual: list[str], predicted: list[str], classes: list[str]) -> str:
     """Rows: true class; columns: predicted class; numbers are images."""
     index = {name: number for number, name in enumerate(classes)}
@@ -198,6 +180,49 @@ def balance_chart(n_CO: np.ndarray, classes: list[str], origins: list[str]) -> s
         figure.legend(bars, names, frameon=False, fontsize=8, loc="outside upper left", ncols=3)
     axis.set_yticks(rows, [_plain_text(name) for name in classes])
     axis.set(xlabel="accepted images with a label", ylim=(-0.7, len(classes) - 0.3))
+    return _quiet_svg(figure)
+
+
+def interval_chart(table: pd.DataFrame, names: Sequence[str], x_label: str) -> str:
+    """Value, low and high (shares, drawn in points) of each row with a line at zero; red diamonds lie wholly below it.
+
+    An optional column `limit` (NaN = none) draws the row's limit below zero. "" without a measured row.
+    """
+    measured = table["value"].notna().to_numpy()
+    table, names = 100 * table[measured], [name for name, keep in zip(names, measured, strict=True) if keep]
+    if not names:
+        return ""
+    figure = _figure(8, 0.9 + 0.26 * len(names))
+    axis = figure.subplots()
+    rows = np.arange(len(names))[::-1]
+    is_worse = (table["high"] < 0).to_numpy()
+    for these, shape, colour in ((~is_worse, "o", CYCLE[0]), (is_worse, "D", CYCLE[1])):
+        value, low, high = (table.loc[these, name].to_numpy(float) for name in ("value", "low", "high"))
+        spread = np.nan_to_num(np.maximum([value - low, high - value], 0))
+        axis.errorbar(value, rows[these], xerr=spread, fmt=shape, color=colour, markersize=5, capsize=3)
+    if "limit" in table:
+        limit = -table["limit"].to_numpy(float)
+        axis.vlines(limit, rows - 0.45, rows + 0.45, color=CYCLE[1], linestyle="--", linewidth=1.2)
+    axis.axvline(0, color="#777777", linewidth=0.8)
+    axis.set_yticks(rows, [_plain_text(name) for name in names])
+    axis.set(xlabel=x_label, ylim=(-0.7, len(names) - 0.3))
+    return _quiet_svg(figure)
+
+
+def trade_chart(models: pd.DataFrame) -> str:
+    """Accuracy over all images against that of the worst group, one point per model (row); "" below two models."""
+    own = models[models["worst"].notna()]
+    if len(own) < 2:
+        return ""
+    figure = _figure(6, 3.6)
+    axis = figure.subplots()
+    for number, row in enumerate(own.to_dict("records")):
+        x, y = 100 * row["accuracy"], 100 * row["worst"]
+        spread = [[y - 100 * row["worst_low"]], [100 * row["worst_high"] - y]]
+        colour, shape = CYCLE[number % len(CYCLE)], "osD^vP*X"[number % 8]
+        axis.errorbar([x], [y], yerr=spread, fmt=shape, color=colour, capsize=3, label=_plain_text(row["model"]))
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axis.set(xlabel="accuracy on all images, %", ylabel="accuracy of the worst group, %")
     return _quiet_svg(figure)
 
 

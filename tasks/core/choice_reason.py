@@ -31,8 +31,23 @@ class Standing:
     tied: list[int]
 
 
-def reason_of(standing: Standing, scores: list[Score], *, by_labels: bool) -> str:
-    """One sentence; without target labels it begins with what the ranking rests on."""
+def taken(names: list[str], take: str) -> int:
+    """The place of the candidate that a person named. ValueError where it is not among the names."""
+    if take not in names:
+        raise ValueError(
+            f"select_model.take is {take!r}, which is no pretrained candidate; allowed: {', '.join(names)}, or null for the "
+            "one that the scores prefer"
+        )
+    return names.index(take)
+
+
+def reason_of(standing: Standing, scores: list[Score], *, by_labels: bool, named: str | None = None) -> str:
+    """One sentence; without target labels it says what the ranking rests on. `named`: by a person."""
+    own = _reason(standing, scores, by_labels)
+    return own if named is None else f"{named} is taken because select_model.take names it; by the scores: {own}"
+
+
+def _reason(standing: Standing, scores: list[Score], by_labels: bool) -> str:
     name = standing.names[standing.chosen]
     share = f"it comes first in {standing.p_best_M[standing.chosen]:.0%} of {DRAWS[by_labels]}"
     basis = (

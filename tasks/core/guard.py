@@ -192,7 +192,10 @@ def _without_labels(evidence: Evidence, settings: GuardSettings, gates: Sequence
     failed = [gate.reason for gate in gates if not gate.is_passed]
     if failed:
         return _decision(
-            KEEP, evidence, settings, f"{none}, and label-free gates speak against it: {'; '.join(failed)}"
+            KEEP,
+            evidence,
+            settings,
+            f"{none}, and label-free gates speak against it or can't tell: {'; '.join(failed)}",
         )
     passed = f"all {len(gates)} label-free gates agree, which proves nothing"
     return _decision(ADOPT, evidence, settings, f"{none}; {passed}")

@@ -106,6 +106,15 @@ def asked_labels(labels: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(last, columns=["path", "asked_of", "label"], dtype=str)[["path", "label", "asked_of"]]
 
 
+def asked_paths(asked_path: Path) -> set[str]:
+    """Images that a list of asked labels names, answered or not; none where there is no list or no column path."""
+    header, lines = _lines(asked_path) if asked_path.exists() else ([], [])
+    if "path" not in header:
+        return set()
+    place = header.index("path")
+    return {cells[place] for _, cells in lines if len(cells) > place}
+
+
 def unentered(asked_path: Path, labels_path: Path) -> int:
     """How many answers a list of asked labels holds that the labels don't know; 0 where there is no list.
 

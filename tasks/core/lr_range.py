@@ -55,13 +55,18 @@ class LrRange:
     """What a sweep found. Rates are those of the fastest part; the parts below keep their proportion to it."""
 
     table: pd.DataFrame  # lr, loss, smoothed_loss: one row per step, the last one where it diverged
-    steepest: float  # the rate at which the smoothed loss falls fastest per factor of rate
+    steepest: (
+        float | None
+    )  # the rate at which the smoothed loss falls fastest per factor of rate; None: it falls nowhere clearly
     diverging: float | None  # the rate at which the loss exploded; None: it did not
+    reason: str
 
     @property
-    def suggested(self) -> float:
-        """The smaller of the steepest rate and a tenth of the diverging one."""
-        return self.steepest if self.diverging is None else min(self.steepest, self.diverging / 10)
+    def suggested(self) -> float | None:
+        """The smaller of the steepest rate and a tenth of the diverging one; None without a clear fall."""
+        if self.steepest is None or self.diverging is None:
+            return self.steepest
+        return min(self.steepest, self.diverging / 10)
 
 
 def lr_range(
@@ -69,7 +74,7 @@ def lr_range(
 ) -> LrRange:
     """Trains a copy of the model as the phase would, one step for each rate; model and objective stay as they are.
 
-    Without dropout before the head. ValueError where no rate clearly lowers the loss.
+    Without dropout before the head. ValueError where the first loss is no number.
     """
     tried, extra = copy.deepcopy(model), objective.extra()
     kept = copy.deepcopy(extra.state_dict()) if extra is not None else {}
@@ -85,7 +90,7 @@ def lr_range(
 
 
 def found(rates: np.ndarray, losses: Iterable[float]) -> LrRange:
-    """The table and its two rates. Losses are read until one explodes. ValueError where none lowers them clearly."""
+    """The table and its two rates. Losses are read until one explodes. ValueError where the first one is no number."""
     seen: list[float] = []
     diverging = None
     for rate, loss in zip(rates, losses, strict=False):
@@ -100,13 +105,13 @@ def found(rates: np.ndarray, losses: Iterable[float]) -> LrRange:
     smoothed = gaussian_filter1d(capped, SMOOTHING_SHARE * len(rates), mode="nearest")
     table = pd.DataFrame({"lr": rates[: len(seen)], "loss": seen, "smoothed_loss": smoothed})
     fall, noise = smoothed[0] - smoothed.min(), np.median(np.abs(np.diff(capped))) / NORMAL_STEP
+    figures = f"the loss fell by {fall:.3g}, its noise is {noise:.3g}"
     if not fall > CLEAR_FALL * noise:
-        raise ValueError(
-            f"no learning rate from {rates[0]:g} to {table['lr'].iloc[-1]:g} clearly lowered the loss: it fell by {fall:.3g}, "
-            f"its noise is {noise:.3g}; start the range test at a lower rate, or take more steps or larger batches"
-        )
+        swept = f"from {rates[0]:g} to {table['lr'].iloc[-1]:g}"
+        return LrRange(table, None, diverging, f"no clear fall at any learning rate {swept}: {figures}")
     slopes = np.gradient(smoothed, np.log(table["lr"]))[: smoothed.argmin() + 1]
-    return LrRange(table, float(table["lr"].iloc[int(slopes.argmin())]), diverging)
+    steepest = float(table["lr"].iloc[int(slopes.argmin())])
+    return LrRange(table, steepest, diverging, f"the loss falls fastest at the learning rate {steepest:.3g}: {figures}")
 
 
 def _losses(

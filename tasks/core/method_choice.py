@@ -37,10 +37,13 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What one model says; mixval scores are None where no mixed images were shown to it."""
+    """What one model says; mixval scores are None where no mixed images were shown to it.
+
+    source_right_V: None where source images can't tell what the model lost on them.
+    """
 
     name: str
-    source_right_V: np.ndarray
+    source_right_V: np.ndarray | None
     target_p_NC: np.ndarray
     val_right_L: np.ndarray
     mixval_intra: float | None = None
@@ -49,12 +52,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition with its value, its limit and a sentence."""
+    """One condition with its value, its limit and a sentence; value and is_passed are None where it can't be told.
+
+    What can't be told keeps no model from being chosen, and is no evidence for its adoption.
+    """
 
     name: str
-    value: float
+    value: float | None
     limit: float
-    is_passed: bool
+    is_passed: bool | None
     reason: str
 
 
@@ -63,7 +69,7 @@ class Scored:
     """A candidate's raw figures: all that a choice is made from. The scores: higher is better."""
 
     name: str
-    source_accuracy: float
+    source_accuracy: float | None
     effective_classes: float
     class_ratio: float
     scores: dict[str, float | None]
@@ -87,7 +93,7 @@ def score_models(models: list[Seen], prior_C: np.ndarray) -> list[Scored]:
         }
         ratio = float((p_NC.mean(0)[has_share] / prior_C[has_share]).max())
         right = tuple(int(value) for value in model.val_right_L)
-        accuracy = float(model.source_right_V.mean())
+        accuracy = None if model.source_right_V is None else float(model.source_right_V.mean())
         found.append(Scored(model.name, accuracy, effective_classes(p_NC), ratio, scores, right))
     return found
 
@@ -112,7 +118,7 @@ def choose_method(candidates: list[Scored], n_source_classes: float, confidence:
         entries.append({
             **asdict(c), "val_right": list(c.val_right), "ranks": ranks[c.name], "mean_rank": float(mean_rank),
             "gates": [asdict(gate) for gate in gates[c.name]],
-            "passes": c.name == SOURCE_ONLY or all(gate.is_passed for gate in gates[c.name]),
+            "passes": c.name == SOURCE_ONLY or all(gate.is_passed is not False for gate in gates[c.name]),
             "val_accuracy": sum(c.val_right) / n_labels if n_labels else None, "minus_source_only": _shown(gap),
         })  # fmt: skip
     chosen, reason = _by_labels(entries, n_labels) if n_labels else _by_ranks(entries)
@@ -132,7 +138,8 @@ def adoption_gates(adapted: Scored, base: Scored, n_source_classes: float) -> li
     certainty, base_certainty = (_score(c, "information_maximisation") for c in (adapted, base))
     agreement, base_agreement = (_score(c, "ensemble_agreement") for c in (adapted, base))
     chance = 1 / n_source_classes
-    competence, share = (base.source_accuracy - chance) / (1 - chance), certainty / math.log(n_source_classes)
+    competence = (_source_accuracy(base) - chance) / (1 - chance)
+    share = certainty / math.log(n_source_classes)
     return [
         *_gates(adapted, base, n_source_classes),
         Gate(
@@ -194,12 +201,15 @@ def choose_plan(right: dict[str, np.ndarray], default: str, confidence: float) -
 
 
 def _gates(c: Scored, base: Scored, n_source_classes: float) -> list[Gate]:
-    kept, spread = base.source_accuracy - MAX_SOURCE_LOSS, MIN_CLASSES_SHARE * n_source_classes
+    kept, spread = _source_accuracy(base) - MAX_SOURCE_LOSS, MIN_CLASSES_SHARE * n_source_classes
+    accuracy = c.source_accuracy
+    right = (
+        f"held-out source images can't tell what {c.name} lost on the source"
+        if accuracy is None
+        else (f"{accuracy:.3f} right on held-out source images, at least {kept:.3f} is asked")
+    )
     return [
-        Gate(
-            "source_validation", c.source_accuracy, kept, c.source_accuracy >= kept,
-            f"{c.source_accuracy:.3f} right on held-out source images, at least {kept:.3f} is asked",
-        ),
+        Gate("source_validation", accuracy, kept, None if accuracy is None else accuracy >= kept, right),
         Gate(
             "effective_classes", c.effective_classes, spread, c.effective_classes >= spread,
             f"{c.effective_classes:.1f} classes in use on the target, at least {spread:.1f} are asked",
@@ -250,7 +260,7 @@ def _by_ranks(entries: list[dict[str, Any]]) -> tuple[str, str]:
     listed = ", ".join(f"{e['name']} {e['mean_rank']:.2f}" for e in passing)
     reason = f"there are no validation labels; {first['name']} has the best mean rank of label-free scores ({listed})"
     out = [
-        f"{e['name']} ({'; '.join(g['reason'] for g in e['gates'] if not g['is_passed'])})"
+        f"{e['name']} ({'; '.join(g['reason'] for g in e['gates'] if g['is_passed'] is False)})"
         for e in entries
         if not e["passes"]
     ]
@@ -260,6 +270,11 @@ def _by_ranks(entries: list[dict[str, Any]]) -> tuple[str, str]:
 def _shown(gap: Interval) -> dict[str, float | None]:
     ends = {"value": gap.value, "low": gap.low, "high": gap.high}
     return {name: None if math.isnan(value) else value for name, value in ends.items()}
+
+
+def _source_accuracy(base: Scored) -> float:
+    assert base.source_accuracy is not None, "source-only is always judged by source images"
+    return base.source_accuracy
 
 
 def _score(c: Scored, name: str) -> float:

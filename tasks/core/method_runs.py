@@ -66,6 +66,19 @@ def facts_of(shop: Workshop, source_only: ImageModel, batch_size: int, shift: La
     )
 
 
+def why_no_plan(few: ImageList, classes: list[str]) -> str | None:
+    """Why nothing can be learnt from the target's few labels alone; None where it can."""
+    told = set(few.labels)
+    if not told:
+        return "the target has no training labels"
+    if len(told) == 1:
+        return (
+            f"the target's training labels ({len(few)}) all say {classes[min(told)]!r}, and from one class alone no "
+            "difference can be learnt: label images of other classes"
+        )
+    return None
+
+
 def used_share(run: Trained) -> float:
     """Of the unlabelled images in FixMatch's last epoch, as its history tells; NaN where it does not."""
     figures = dict(pair.split("=") for pair in str(run.history[-1].get("figures", "")).split("; ") if "=" in pair)

@@ -4,7 +4,6 @@ Axes: N images, C classes, M models, D features.
 """
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,7 @@ import torch
 
 from tasks.core.adaptation.label_shift import LabelShift, label_shift
 from tasks.core.batches import ImageList, plain_batches
-from tasks.core.bundle import MANIFEST, check_bundle, load_network
 from tasks.core.calibration import ask_below, calibrated, fit_temperature
-from tasks.core.files import read_json
-from tasks.core.images import ImageFiles
 from tasks.core.intervals import paired_gain
 from tasks.core.method_choice import Seen, choose_method, score_models
 from tasks.core.method_runs import frozen_source_right
@@ -51,17 +47,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One network's probabilities (N, C) on each part of the sample, and its two MixVal scores (NaN without pairs).
+    """One network's probabilities (N, C) on each part of the sample.
 
-    source_right_V: which source validation images it gets right where it must be shown them in another way; None: as they are.
+    source_right_V: which source validation images it gets right, shown to it in the source's own way; None where that tells
+    nothing. The MixVal scores: NaN without pairs, None where no mixed images were shown to it.
     """
 
     source_val_NC: np.ndarray
     held_out_NC: np.ndarray
     target_val_NC: np.ndarray
-    mixval_intra: float
-    mixval_inter: float
-    source_right_V: np.ndarray | None = None
+    source_right_V: np.ndarray | None
+    mixval_intra: float | None = None
+    mixval_inter: float | None = None
 
     @classmethod
     def of(cls, model: ImageModel, sample: Sample, shop: Workshop) -> "Outcome":
@@ -70,28 +67,37 @@ class Outcome:
         is_val = (sample.held_out_rows["split"] == "val").to_numpy()
         assert list(sample.held_out_rows["image_id"][is_val]) == list(sample.target_val.image_ids)
         source_NC = probabilities(model, sample.source_val, batch_size, device)
-        mixed = _mixvals(model, sample.held_out, held_out_NC.argmax(1), shop)
-        return cls(source_NC, held_out_NC, held_out_NC[is_val], *mixed)
+        return cls(source_NC, held_out_NC, held_out_NC[is_val], is_right(source_NC, sample.source_val))
 
     def seen(self, name: str, sample: Sample) -> Seen:
         """As the choice among methods looks at it."""
-        shown_V, val_L = self.source_right_V, is_right(self.target_val_NC, sample.target_val)
-        source_V = is_right(self.source_val_NC, sample.source_val) if shown_V is None else shown_V
-        return Seen(name, source_V, self.held_out_NC, val_L, self.mixval_intra, self.mixval_inter)
+        val_L = is_right(self.target_val_NC, sample.target_val)
+        return Seen(name, self.source_right_V, self.held_out_NC, val_L, self.mixval_intra, self.mixval_inter)
 
 
-def outcomes_of(shop: Workshop, models: dict[str, ImageModel], frozen_how: str | None) -> dict[str, Outcome]:
-    """Of every network. `frozen_how`: how the frozen run's head was aligned; None where there is none."""
-    found = {name: Outcome.of(model, Sample.of(shop), shop) for name, model in models.items()}
+def outcomes_of(
+    shop: Workshop, sample: Sample, models: dict[str, ImageModel], frozen_how: str | None
+) -> dict[str, Outcome]:
+    """Of every network. `frozen_how`: how the frozen run's head was aligned; None where there is none.
+
+    With the source's own statistics AdaBN's network is source-only, so source images can't tell what it lost.
+    """
+    found = {name: Outcome.of(model, sample, shop) for name, model in models.items()}
     if frozen_how is not None and "frozen" in found:
         right_V = frozen_source_right(shop, models["frozen"], frozen_how)
         found["frozen"] = replace(found["frozen"], source_right_V=right_V)
+    if "adabn" in found:
+        found["adabn"] = replace(found["adabn"], source_right_V=None)
     return found
 
 
-def _mixvals(model: ImageModel, images: ImageList, guess_N: np.ndarray, shop: Workshop) -> tuple[float, float]:
-    intra, inter = (_mixval(model, images, guess_N, pairs[:MAX_MIXED], shop) for pairs in mix_pairs(guess_N, shop.seed))
-    return intra, inter
+def with_mixval(outcome: Outcome, model: ImageModel, sample: Sample, shop: Workshop) -> Outcome:
+    """The network's outcome with its scores on mixed images: dear, so for rivals of the choice only."""
+    guess_N = outcome.held_out_NC.argmax(1)
+    intra, inter = (
+        _mixval(model, sample.held_out, guess_N, pairs[:MAX_MIXED], shop) for pairs in mix_pairs(guess_N, shop.seed)
+    )
+    return replace(outcome, mixval_intra=intra, mixval_inter=inter)
 
 
 def _mixval(model: ImageModel, images: ImageList, guess_N: np.ndarray, pairs_P2: np.ndarray, shop: Workshop) -> float:
@@ -104,28 +110,6 @@ def _mixval(model: ImageModel, images: ImageList, guess_N: np.ndarray, pairs_P2:
             x_NCHW = FIRST_SHARE * first + (1 - FIRST_SHARE) * second
             found.append(model(x_NCHW.to(shop.settings.device)).cpu().numpy())
     return mixval(np.concatenate(found), guess_N[pairs_P2[:, 0]])
-
-
-def champion_probabilities(folder: Path, shop: Workshop, sample: Sample) -> np.ndarray | None:
-    """(N, C) what the registered model says of the held-out images, seen as it was trained to; None where none is given.
-
-    ValueError where its bytes were changed or it knows other classes.
-    """
-    if not (folder / MANIFEST).exists():
-        return None
-    check_bundle(folder)
-    description = read_json(folder / "model.json", made_by="register_model")
-    if description["classes"] != shop.classes:
-        raise ValueError(
-            f"the champion in {folder} knows the classes {', '.join(description['classes'])}, the data has "
-            f"{', '.join(shop.classes)}: they can't be compared; empty the folder to go on without a champion"
-        )
-    sight = (description["image_px"], description.get("interpolation", "bilinear"), description.get("crop_share", 1.0))
-    files = ImageFiles(shop.files.root, *sight)
-    scaling = (tuple(description["mean"]), tuple(description["std"]))
-    images = ImageList(files, sample.held_out.image_ids, sample.held_out.paths, sample.held_out.labels, *scaling)
-    model = load_network(folder, description, shop.settings.device)
-    return probabilities(model, images, shop.settings.batch_size, shop.settings.device)
 
 
 def is_right(probs_NC: np.ndarray, images: ImageList) -> np.ndarray:

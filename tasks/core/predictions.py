@@ -10,16 +10,15 @@ import pandas as pd
 
 from tasks.core.files import read_table
 
-FIXED = ["model", "image_id", "split", "y_true", "y_pred"]
 ADOPTED = "adopted"
 
 
 def prediction_rows(model: str, rows: pd.DataFrame, probs_NC: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """`rows` needs image_id, split, y_true and the audit columns, in the order of the probabilities."""
+    """`rows` needs image_id, group_id, split, y_true and the audit columns, in the order of the probabilities."""
     audit = [name for name in rows.columns if name.startswith("audit_")]
-    table = rows[["image_id", "split", "y_true", *audit]].reset_index(drop=True)
+    table = rows[["image_id", "group_id", "split", "y_true", *audit]].reset_index(drop=True)
     table.insert(0, "model", model)
-    table.insert(4, "y_pred", [classes[i] for i in probs_NC.argmax(1)])
+    table.insert(5, "y_pred", [classes[i] for i in probs_NC.argmax(1)])
     shares = pd.DataFrame(probs_NC.round(6), columns=[f"p_{name}" for name in classes])
     return pd.concat([table, shares], axis=1)
 

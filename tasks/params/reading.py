@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from tasks.params.auditing import problems_between_audit_rules
 from tasks.params.rules import RuleBook, Section
 from tasks.params.sections import Params, SelectionBook, SelectionFeatures
 
@@ -88,14 +89,32 @@ def problems_between_keys(content: Any) -> list[str]:
         problems.append(
             f"{splits}: target_val_share + target_test_share must stay below 1, or no target image is left to learn from"
         )
-    columns = _at(content, "build_manifest.audit_columns", list, [])
-    for rule in _at(content, "audit_bias.rules", list, []):
-        column = _at(rule, "column", str, "")
-        if column and column not in columns:
-            listed = ", ".join(map(str, columns)) or "none"
-            problems.append(f"audit_bias.rules: column {column!r} is not in build_manifest.audit_columns ({listed})")
+    problems += _unknown_audit_columns(content)
+    problems += problems_between_audit_rules(_at(content, "audit_bias", dict, {}), "audit_bias.")
     problems += problems_between_weights(content, "select_model.")
     return problems + _problems_between_phases(_at(content, "finetune_model", dict, {}))
+
+
+def _unknown_audit_columns(content: Any) -> list[str]:
+    """Sentences on rules that name no audit column, intersection of audit columns or slice."""
+    columns = [str(column) for column in _at(content, "build_manifest.audit_columns", list, [])]
+    slices = [f"{name} (thirds)" for name in _at(content, "audit_bias.slices", list, [])]
+    order = _at(content, "audit_bias.max_intersection_order", int, 1)
+    problems = []
+    for rule in _at(content, "audit_bias.rules", list, []):
+        column = _at(rule, "column", str, "")
+        parts = column.split(" × ")
+        is_known = column in ("", "*", *slices) or (
+            len(parts) <= order and parts == [name for name in columns if name in parts]
+        )
+        if not is_known:
+            listed = ", ".join([*columns, *slices]) or "none"
+            problems.append(
+                f"audit_bias.rules: column {column!r} is no audit column, slice or intersection that is made; allowed are "
+                f"{listed}, '*' for each audit column, '' for all images together, and 'a × b' (in this order) up to "
+                f"audit_bias.max_intersection_order ({order})"
+            )
+    return problems
 
 
 def _repetitions(content: Any) -> list[str]:

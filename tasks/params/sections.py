@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tasks.params.auditing import AuditRules
 from tasks.params.rules import Confidence, Count, Positive, Rules, Section, Share
 from tasks.params.training import FinetuneModel, GuardAdaptation, Name
 
@@ -130,6 +131,7 @@ class SelectModel(Section):
     tie_p_best: Annotated[float, Field(gt=0, lt=0.5)]
     gap_min_images: Annotated[int, Field(ge=2)]
     confidence: Confidence
+    take: Name | None
 
 
 class SynthesiseImages(Section):
@@ -146,22 +148,20 @@ class EvaluateModel(Section):
     confidence: Confidence
 
 
-class AuditRule(Section):
-    name: Name
-    metric: Literal["accuracy"]
-    column: Name
-    max_gap: Annotated[float, Field(gt=0, lt=1)]
-    required: bool
-
-
-class AuditBias(Section):
-    confidence: Confidence
-    min_group_size: Annotated[int, Field(ge=2)]
-    rules: list[AuditRule]
+class ExplainErrors(Section):
+    n_per_group: Count
+    max_groups: Count
+    window_share: Annotated[float, Field(gt=0, le=1)]
+    batch_size: Count
 
 
 class RegisterModel(Section):
     name: Name
+
+
+class Review(Section):
+    n_approvals: Count
+    allow_starter: bool
 
 
 class Params(Section):
@@ -178,8 +178,10 @@ class Params(Section):
     finetune_model: FinetuneModel
     guard_adaptation: GuardAdaptation
     evaluate_model: EvaluateModel
-    audit_bias: AuditBias
+    explain_errors: ExplainErrors
+    audit_bias: AuditRules
     register_model: RegisterModel
+    review: Review
 
 
 class SelectionZoo(Section):

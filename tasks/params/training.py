@@ -1,15 +1,34 @@
 """The sections of params.yaml on training, adaptation and the guard."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from tasks.params.rules import Confidence, Count, Positive, Section, Share
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^\w[\w.\- ]*$")]
 Weight = Annotated[float, Field(ge=0)]
 BatchSize = Annotated[int, Field(ge=2)]
-WHERE = r"^(last_block|backbone|all|blocks:.+)$"
+WHERE, BLOCKS = r"^(last_block|backbone|all|blocks:.+)$", "blocks:"
+MIN_RANGE_STEPS = 40  # a range test on fewer takes noise for a fall (tasks.core.lr_range)
+
+
+def with_readable_pattern(trains: str) -> str:
+    try:
+        re.compile(trains.removeprefix(BLOCKS))
+    except re.error as error:
+        told = {"error": str(error)}
+        raise PydanticCustomError("pattern", "what follows blocks: is no regular expression ({error})", told) from None
+    return trains
+
+
+def with_enough_steps(n_steps: int) -> int:
+    if 0 < n_steps < MIN_RANGE_STEPS:
+        told = {"least": MIN_RANGE_STEPS}
+        raise PydanticCustomError("n_steps", "write 0 (no range test) or at least {least} steps", told)
+    return n_steps
 
 
 class HeadPhase(Section):
@@ -18,7 +37,7 @@ class HeadPhase(Section):
 
 
 class NetPhase(Section):
-    trains: Annotated[str, Field(pattern=WHERE)]
+    trains: Annotated[str, Field(pattern=WHERE), AfterValidator(with_readable_pattern)]
     n_epochs: Count
     lr: Positive
     block_decay: Annotated[float, Field(gt=0, le=1)]
@@ -137,7 +156,7 @@ class FinetuneModel(Section):
     evaluate_every: Count
     regularisers: Regularisers
     machine: Machine
-    lr_range_steps: Annotated[int, Field(ge=0)]
+    lr_range_steps: Annotated[int, Field(ge=0), AfterValidator(with_enough_steps)]
     source: Plan
     plans: Annotated[dict[Name, TargetPlan], Field(min_length=1)]
     default_plan: str

@@ -99,6 +99,27 @@ def test_a_clear_winner_is_ahead() -> None:
     assert (found["n_labels"], found["confidence"], found["left_out"]) == (N, 0.95, [])
 
 
+def test_a_named_candidate_is_taken_against_the_scores_and_the_reason_says_so() -> None:
+    found = choose_from(
+        [pretrained("weak"), pretrained("strong")], evidence(seen(0), seen(4, 2)), replace(SETTINGS, take="weak")
+    )
+    assert (found["chosen"], found["preferred"], found["tied"]) == ("weak", "strong", ["strong"])
+    assert [(e["name"], e["chosen"]) for e in found["candidates"]] == [("strong", False), ("weak", True)]
+    assert found["reason"] == (
+        "weak is taken because select_model.take names it; by the scores: strong is ahead: it comes first in 100% of the "
+        "bootstrap draws"
+    )
+
+
+@pytest.mark.parametrize("take", ["random", "other"])
+def test_only_a_pretrained_candidate_can_be_taken(take: str) -> None:
+    candidates = [pretrained("weak"), scratch("random"), pretrained("strong")]
+    with pytest.raises(
+        ValueError, match=f"select_model.take is '{take}', which is no pretrained .* allowed: strong, weak"
+    ):
+        choose_from(candidates, evidence(seen(0), seen(0, 1), seen(4, 2)), replace(SETTINGS, take=take))
+
+
 @pytest.mark.parametrize("names", ["abc", "cab", "bca"])
 @pytest.mark.parametrize(
     ("multiply_adds", "parameters"),

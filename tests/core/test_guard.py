@@ -109,7 +109,7 @@ def test_gates_adopt_without_labels_only_where_that_is_allowed() -> None:
     )
     kept = decide(none, allowed, gates=[AGREES, SPEAKS_AGAINST])
     assert kept.decision == KEEP
-    assert "label-free gates speak against it: only 0.1 of what is asked;" in kept.reason
+    assert "label-free gates speak against it or can't tell: only 0.1 of what is asked;" in kept.reason
     assert decide(none, settings(), gates=[AGREES, AGREES]).decision == INCONCLUSIVE
     assert decide(none, allowed, gates=[]).decision == INCONCLUSIVE
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tasks.core.guard import ADOPT, Evidence, GuardSettings, decide
 from tasks.core.method_choice import (
     SOURCE_ONLY,
     Scored,
@@ -73,6 +74,35 @@ def test_each_gate_keeps_a_model_out_and_says_why(broken: dict[str, float], sent
     limits = {"source_accuracy": 0.88, "effective_classes": 3.5, "class_ratio": 3.0}
     at_limit = scored("mcc", 0.8, **{name: limits[name] for name in broken})
     assert choose(scored(SOURCE_ONLY, 0.5), at_limit)["chosen"] == "mcc"
+
+
+def test_a_model_that_source_images_cannot_judge_may_be_chosen_but_has_no_proof() -> None:
+    base, adabn = scored(SOURCE_ONLY, 0.5), replace(scored("adabn", 0.8), source_accuracy=None)
+    found = choose(base, adabn)
+    assert found["chosen"] == "adabn"
+    gate = adoption_gates(adabn, base, 7.0)[0]
+    assert (gate.name, gate.value, gate.is_passed) == ("source_validation", None, None)
+    assert gate.reason == "held-out source images can't tell what adabn lost on the source"
+    stored = json.loads(json.dumps(found, allow_nan=False))
+    assert replay(stored) == "adabn"
+    collapsed = choose(base, replace(adabn, class_ratio=3.1))
+    assert collapsed["chosen"] == SOURCE_ONLY
+    assert str(collapsed["reason"]).endswith(
+        "kept out by the gates: adabn (one class is guessed 3.1 times its share of the source, at most 3.0 is allowed)"
+    )
+
+
+def test_without_the_source_gate_the_gates_do_not_agree() -> None:
+    """All others pass; what can't be told is neither a pass nor a reason for less evidence."""
+    base = scored(SOURCE_ONLY, 1.0, source_accuracy=0.9)
+    one = replace(scored("adabn", 1.5), source_accuracy=None)
+    gates = adoption_gates(one, base, 7.0)
+    assert [gate.name for gate in gates if not gate.is_passed] == ["source_validation"]
+    evidence = Evidence(n_images=100, n_disagreements=20, wins=0, losses=0, both_wrong=0)
+    found = decide(evidence, GuardSettings(0.95, 0.9, 0.6, 0.0, "gates"), gates=gates)
+    assert found.decision != ADOPT
+    sure = [replace(gate, is_passed=True) for gate in gates]
+    assert decide(evidence, GuardSettings(0.95, 0.9, 0.6, 0.0, "gates"), gates=sure).decision == ADOPT
 
 
 def test_labels_decide_before_ranks_and_gates() -> None:

@@ -24,6 +24,7 @@ from tasks.core.method_runs import (
     run_frozen,
     run_method,
     used_share,
+    why_no_plan,
 )
 from tasks.core.phases import NetPhase
 from tasks.core.plans import Trained
@@ -74,6 +75,25 @@ def test_what_decides_whether_a_method_may_run_is_counted(
 ) -> None:
     # a small_resnet has one BatchNorm in its stem, two in each of four blocks, and three in shortcuts
     assert facts_of(shop, start.model, 7, found) == Facts(9, 2, 7, 12, 3, 8, told)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "told"),
+    [
+        (["t0", "t1", "t2"], None),
+        (["t0", "t1"], None),
+        (["t0", "t2"],
+         "the target's training labels (2) all say 'a', and from one class alone no difference can be learnt: label images of "
+         "other classes"),
+        (["t1"],
+         "the target's training labels (1) all say 'b', and from one class alone no difference can be learnt: label images of "
+         "other classes"),
+        ([], "the target has no training labels"),
+    ],
+)  # fmt: skip
+def test_a_plan_needs_labels_of_two_classes(shop: Workshop, labelled: list[str], told: str | None) -> None:
+    few = shop.images(shop.manifest[shop.manifest["image_id"].isin(labelled)])
+    assert why_no_plan(few, shop.classes) == told
 
 
 def test_adabn_changes_statistics_and_nothing_else(shop: Workshop, start: Start) -> None:

@@ -13,6 +13,7 @@ from made_workshop import Row, made_workshop
 
 from tasks.core.batches import ImageList
 from tasks.core.bundle import write_bundle
+from tasks.core.champion import champion_probabilities
 from tasks.core.files import write_json
 from tasks.core.images import ImageFiles
 from tasks.core.method_choice import SOURCE_ONLY
@@ -22,12 +23,13 @@ from tasks.core.outcomes import (
     Sample,
     against_scratch,
     calibration_of,
-    champion_probabilities,
     chosen_method,
     foreignness_of,
     held_out_table,
     is_right,
     label_shift_of,
+    outcomes_of,
+    with_mixval,
 )
 from tasks.core.workshop import Workshop
 
@@ -61,7 +63,9 @@ def sample(source: list[int], target: list[int], n_held_out: int = 0) -> Sample:
 
 
 def outcome(source: np.ndarray, target: np.ndarray, held_out: np.ndarray | None = None) -> Outcome:
-    return Outcome(source, target if held_out is None else held_out, target, math.nan, math.nan)
+    """Source images are labelled a and b in turn."""
+    right_V = source.argmax(1) == np.arange(len(source)) % 2
+    return Outcome(source, target if held_out is None else held_out, target, right_V)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +140,26 @@ def test_an_outcome_has_the_probabilities_of_each_part(shop: Workshop) -> None:
     right = found.seen("x", seen)
     guess = found.held_out_NC.argmax(1)
     assert right.val_right_L.tolist() == [guess[1] == 0, guess[3] == 1]
-    assert (right.mixval_intra, right.mixval_inter) == pytest.approx(
-        (found.mixval_intra, found.mixval_inter), nan_ok=True
+    assert right.source_right_V is not None
+    assert right.source_right_V.tolist() == (found.source_val_NC.argmax(1) == [0, 1, 0, 1]).tolist()
+    assert (right.mixval_intra, right.mixval_inter) == (None, None)
+    judged = with_mixval(found, model, seen, shop)
+    shown = judged.seen("x", seen)
+    assert (shown.mixval_intra, shown.mixval_inter) == pytest.approx(
+        (judged.mixval_intra, judged.mixval_inter), nan_ok=True
     )
+
+
+def test_source_images_cannot_tell_what_adabn_lost(shop: Workshop) -> None:
+    """As it is, it would show them in the target's statistics; in the source's it is source-only."""
+    seen, models = Sample.of(shop), {name: shop.pretrained("x") for name in (SOURCE_ONLY, "adabn", "frozen")}
+    found = outcomes_of(shop, seen, models, "standardise")
+    shown = {name: own.seen(name, seen).source_right_V for name, own in found.items()}
+    assert shown.pop("adabn") is None
+    assert {name: len(right_V) for name, right_V in shown.items() if right_V is not None} == {
+        SOURCE_ONLY: 4,
+        "frozen": 4,
+    }
 
 
 def test_mixed_images_are_made_of_two_held_out_ones(shop: Workshop) -> None:
@@ -155,7 +176,7 @@ def test_mixed_images_are_made_of_two_held_out_ones(shop: Workshop) -> None:
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor([[0.0], [1e4]]))
         model.head.bias.copy_(torch.tensor([0.0, -1e4 * limit]))
-    found = Outcome.of(model, seen, shop)
+    found = with_mixval(Outcome.of(model, seen, shop), model, seen, shop)
     assert found.held_out_NC.argmax(1).tolist() == [int(mean > limit) for mean in mean_N]
     assert found.mixval_intra == 1.0  # both on one side: so is what lies between them
 
@@ -211,7 +232,7 @@ def champion(folder: Path, **changes: Any) -> ImageModel:
 
 def test_the_champion_sees_images_as_it_was_trained_to(shop: Workshop, tmp_path: Path) -> None:
     model, seen = champion(tmp_path), Sample.of(shop)
-    found = champion_probabilities(tmp_path / "champion", shop, seen)
+    found = champion_probabilities(tmp_path / "champion", seen.held_out, shop.classes, batch_size=32, device="cpu")
     files = ImageFiles(tmp_path / "images", 32, "bicubic", 0.5)
     pixels = np.stack([files[f"{name}.png"] for name in ("h0", "v0", "g0", "v1")]) / 255
     with torch.no_grad():
@@ -220,7 +241,12 @@ def test_the_champion_sees_images_as_it_was_trained_to(shop: Workshop, tmp_path:
 
 
 def test_no_champion_is_none(shop: Workshop, tmp_path: Path) -> None:
-    assert champion_probabilities(tmp_path / "champion", shop, Sample.of(shop)) is None
+    assert (
+        champion_probabilities(
+            tmp_path / "champion", Sample.of(shop).held_out, shop.classes, batch_size=32, device="cpu"
+        )
+        is None
+    )
 
 
 def test_a_champion_of_other_classes_is_refused(shop: Workshop, tmp_path: Path) -> None:
@@ -229,7 +255,9 @@ def test_a_champion_of_other_classes_is_refused(shop: Workshop, tmp_path: Path) 
         r"champion in .* knows the classes a, c, the data has a, b: they can't be compared; empty the folder to go on"
     )
     with pytest.raises(ValueError, match=message):
-        champion_probabilities(tmp_path / "champion", shop, Sample.of(shop))
+        champion_probabilities(
+            tmp_path / "champion", Sample.of(shop).held_out, shop.classes, batch_size=32, device="cpu"
+        )
 
 
 def test_a_champion_whose_bytes_were_changed_is_refused(shop: Workshop, tmp_path: Path) -> None:
@@ -237,13 +265,13 @@ def test_a_champion_whose_bytes_were_changed_is_refused(shop: Workshop, tmp_path
     with (tmp_path / "champion/model.json").open("a") as handle:
         handle.write(" ")
     with pytest.raises(ValueError, match=r"is not as it was registered: model.json has sha256"):
-        champion_probabilities(tmp_path / "champion", shop, Sample.of(shop))
+        champion_probabilities(
+            tmp_path / "champion", Sample.of(shop).held_out, shop.classes, batch_size=32, device="cpu"
+        )
 
 
 def test_source_images_that_must_be_shown_otherwise_count_as_they_were_shown() -> None:
     """The frozen head's: as they are, they would meet the target's scaling."""
-    found = outcome(said([0, 0, 0, 0]), said([0]))
-    of = sample([0, 1, 0, 1], [0])
-    assert found.seen("frozen", of).source_right_V.tolist() == [True, False, True, False]
-    shown = replace(found, source_right_V=np.array([True, True, True]))
-    assert shown.seen("frozen", of).source_right_V.tolist() == [True, True, True]
+    of, shown_V = sample([0, 1, 0, 1], [0]), np.array([True, True, True])
+    seen = replace(outcome(said([0, 0, 0, 0]), said([0])), source_right_V=shown_V).seen("frozen", of)
+    assert seen.source_right_V is shown_V

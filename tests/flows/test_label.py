@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flows.data_cli import LABELS, MANIFEST, SPLITS, add_commands
+from flows.data_cli import LABELS, MANIFEST, SPLITS, TO_LABEL, add_commands
 from tasks.core.labels import read_labels
 
 PROJECT = Path(__file__).parents[2]
@@ -245,6 +245,27 @@ def test_images_that_cannot_be_read_are_not_listed(project: Path) -> None:
     done = acclimate("label", "--list", "5")
     told = "every readable target image of data/manifest.csv carries a label\n"
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", told)
+
+
+def test_held_out_images_are_not_listed_but_for_those_that_the_guard_asks_for(project: Path) -> None:
+    def listed() -> list[str]:
+        return sorted(acclimate("label", "--list", "9").stdout.splitlines())
+
+    SPLITS.write_text(
+        "path,domain,split\npen/1.png,target,holdout\npen/2.png,target,unlabelled\npen/3.png,target,holdout\n"
+    )
+    assert listed() == ["pen/2.png"]
+    TO_LABEL.write_text(ASKING + "pen/3.png,,cat,dog,p1\n")
+    assert listed() == ["pen/2.png", "pen/3.png"]
+    TO_LABEL.write_text("path;label;asked_of\npen/3.png;;p1\n")  # as some spreadsheets save it
+    assert listed() == ["pen/2.png"]
+    label("pen/2.png", "cat")
+    done = acclimate("label", "--list", "9")
+    assert (done.stdout, done.stderr) == (
+        "",
+        "every readable target image of data/manifest.csv that may be learnt from carries a label; the 2 without one are held "
+        "out: nothing may be learnt from them\n",
+    )
 
 
 def test_names_that_a_spreadsheet_or_shell_would_misread_are_kept(project: Path) -> None:
