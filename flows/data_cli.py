@@ -158,7 +158,8 @@ def enter_labels(wanted: "pd.DataFrame", *, by: str, new_class: bool) -> str:
     from tasks.params import read_params
 
     manifest = read_manifest(MANIFEST)
-    paths = manifest_paths(wanted["path"], set(manifest["path"]), Path(read_params().build_manifest.root))
+    params = read_params()
+    paths = manifest_paths(wanted["path"], set(manifest["path"]), Path(params.build_manifest.root))
     new = wanted.assign(path=paths, by=by, on=datetime.now(UTC).date().isoformat())
     with labels_lock():
         before = read_labels(LABELS)
@@ -176,7 +177,11 @@ def enter_labels(wanted: "pd.DataFrame", *, by: str, new_class: bool) -> str:
     old = [now.get(key, "") for key in zip(entries["path"], entries["asked_of"], strict=True)]
     n_same = len(new.drop_duplicates(["path", "asked_of"])) - len(entries)
     ordinary = set(entries["label"][~is_asked]) - {""}
-    return told(entries.assign(old=old), n_same, target_paths(rows, "test")) + told_of_classes(ordinary - known_classes)
+    sentence = told(entries.assign(old=old), n_same, target_paths(rows, "test"))
+    most = params.validate_data.target_labels_per_class
+    if ordinary and most is not None:
+        sentence += f", at most {most} of a class to train on (validate_data.target_labels_per_class; null = all)"
+    return sentence + told_of_classes(ordinary - known_classes)
 
 
 def manifest_paths(images: Iterable[str], known: set[str], root: Path) -> list[str]:

@@ -28,6 +28,7 @@ from flows.run_record import (
     write_run,
 )
 from flows.worktree import (
+    GIVEN,
     add_tree,
     commit_given,
     commit_results,
@@ -192,10 +193,18 @@ def model_name() -> str:
 
 
 def tell_of_changes(workspace: Path, tell: Callable[[str], None]) -> None:
-    """Says that what isn't committed doesn't take part."""
-    if changed := git("status", "--porcelain", "--untracked-files=no", at=workspace).splitlines():
-        names = ", ".join(line.split(maxsplit=1)[-1] for line in changed[:5])
-        tell(f"{len(changed)} changed files in {workspace} are not committed and take no part: {names}")
+    """Says what isn't committed and so doesn't take part, and what people gave, which does."""
+    lines = git("status", "--porcelain", "--untracked-files=no", at=workspace).splitlines()
+    names = [line.split(maxsplit=1)[-1] for line in lines]
+    given = [name for name in names if Path(name).is_relative_to(GIVEN)]
+    if changed := [name for name in names if name not in given]:
+        told = ", ".join(changed[:5])
+        tell(f"{len(changed)} changed files in {workspace} are not committed and take no part: {told}")
+    if given:
+        tell(
+            f"{', '.join(given)} take part as they are, and are committed on the candidate's branch: commit them in {workspace}, "
+            "too, before you merge it"
+        )
 
 
 def drop_old_trees(workspace: Path) -> None:

@@ -81,12 +81,12 @@ def follow(served: ServedModel, every_s: float, stop: threading.Event, tell: Cal
 
 def load(version: Version, wanted: Wanted) -> Loaded:
     """ValueError without an approval of exactly these bytes, or where a byte isn't what it was, or where it can't work."""
+    folder = version.checked_folder()
     if not wanted.allows_unapproved:
         try:
             approved(version)
         except ValueError as error:
             raise ValueError(f"{error}; to serve it all the same, say `--unapproved`") from None
-    folder = version.checked_folder()
     classifier = load_classifier(folder, wanted.device)
     side = classifier.description["image_px"]
     probs_NC = classifier.probabilities([np.zeros((side, side, 3), np.uint8)])  # warms up, too

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.pipeline
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = [
     "make_sample", "build_manifest", "measure_images", "validate_data", "augment_images", "extract_features",
-    "select_model", "synthesise_images", "finetune_model", "guard_adaptation", "evaluate_model", "audit_bias",
-    "register_model",
+    "select_model", "synthesise_images", "finetune_model", "guard_adaptation", "evaluate_model", "explain_errors",
+    "audit_bias", "register_model",
 ]  # fmt: skip
 LIMIT_S = 900
 

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tasks.core.files import file_sha256, read_json, whole_folder, write_json
 
 MANIFEST = "manifest.json"
@@ -40,15 +38,6 @@ def check_bundle(folder: Path) -> dict[str, Any]:
     if problems:
         raise ValueError(f"the bundle {folder} is not as it was registered: {'; '.join(problems)}; register it again")
     return manifest
-
-
-def predict_images(folder: Path, image_paths: list[Path], *, device: str, n_threads: int) -> pd.DataFrame:
-    """One row an image, as `predicted` gives them: a few images, all at once."""
-    from tasks.core.classifier import load_classifier, predicted  # torch and Pillow only where images are really read
-    from tasks.core.runtime import use_machine
-
-    classifier = load_classifier(folder, use_machine(device, n_threads))
-    return pd.concat(predicted(classifier, [(str(path), path.absolute) for path in image_paths]), ignore_index=True)
 
 
 def load_network(folder: Path, description: dict[str, Any], device: str) -> Any:

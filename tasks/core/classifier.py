@@ -3,6 +3,7 @@
 Axes: N images, C classes, H height, W width.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,7 @@ from tasks.core.files import read_json
 from tasks.core.images import read_square
 
 BATCH_SIZE = 64
+ADDRESS = re.compile(r" ?<_io\.\w+ object at 0x[0-9a-f]+>")
 
 # An image's name, and what opens it; opening may raise anything
 Named = tuple[str, Callable[[], Path | BinaryIO]]
@@ -109,8 +111,8 @@ def _read(classifier: Classifier, batch: Iterable[Named]) -> tuple[list[str], li
 
 
 def reason(error: Exception) -> str:
-    """One line on why an image can't be read."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """One line on why an image can't be read: the same for the same bytes, wherever they lie in memory."""
+    return f"{type(error).__name__}: {ADDRESS.sub('', ' '.join(str(error).split()))}"
 
 
 def _row(classifier: Classifier, name: str, probs_C: np.ndarray | None, error: str) -> dict[str, Any]:

@@ -3,13 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from tasks.core.bundle import candidate_id, check_bundle, predict_images, write_bundle
+from tasks.core.bundle import candidate_id, check_bundle, write_bundle
+from tasks.core.classifier import load_classifier, predicted
 from tasks.core.files import write_json
 from tasks.core.model import SmallResNet, save_weights, split_head
+
+
+def predict_images(folder: Path, paths: list[Path]) -> pd.DataFrame:
+    return pd.concat(
+        predicted(load_classifier(folder, "cpu"), [(str(p), p.absolute) for p in paths]), ignore_index=True
+    )
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def test_images_that_cannot_be_read_have_their_reason_and_the_others_their_class
     Image.new("RGB", (64, 64)).save(tmp_path / "bomb.png")
     (tmp_path / "text.png").write_text("no image")
     paths = [tmp_path / name for name in ("bomb.png", "good.png", "text.png", "gone.png")]
-    rows = predict_images(bundle, paths, device="cpu", n_threads=1)
+    rows = predict_images(bundle, paths)
     assert [error.split(":")[0] for error in rows["error"]] == [
         "DecompressionBombError", "", "UnidentifiedImageError", "FileNotFoundError",
     ]  # fmt: skip
@@ -63,9 +71,9 @@ def test_a_temperature_changes_confidence_and_never_the_class(tmp_path: Path, te
     paths = [tmp_path / f"{k}.png" for k in range(6)]
     for k, path in enumerate(paths):
         Image.fromarray(np.random.default_rng(k).integers(0, 50 * k + 1, (32, 32, 3), dtype=np.uint8)).save(path)
-    plain = predict_images(made_bundle(tmp_path / "plain"), paths, device="cpu", n_threads=1)  # as of the first days
+    plain = predict_images(made_bundle(tmp_path / "plain"), paths)  # as of the first days
     tempered = made_bundle(tmp_path / "tempered", temperature=temperature)
-    found = predict_images(tempered, paths, device="cpu", n_threads=1)
+    found = predict_images(tempered, paths)
     assert list(found["y_pred"]) == list(plain["y_pred"])
     columns = ["p_a", "p_b", "p_c"]
     powers = plain[columns].to_numpy(float) ** (1 / temperature)  # softmax(z / T) is that, scaled to sum 1

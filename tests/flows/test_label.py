@@ -17,6 +17,7 @@ from flows.data_cli import LABELS, MANIFEST, SPLITS, TO_LABEL, add_commands
 from tasks.core.labels import read_labels
 
 PROJECT = Path(__file__).parents[2]
+MOST = ", at most 3 of a class to train on (validate_data.target_labels_per_class; null = all)"  # as shipped
 HEADER = "path,label,by,on,asked_of\n"
 Rows = list[tuple[str, str, str, str, str]]  # path, domain, split, group_id, label
 ROWS: Rows = [
@@ -82,7 +83,7 @@ def written() -> list[tuple[str, str]]:
 def test_one_label_is_written_with_person_and_day(project: Path) -> None:
     days = [datetime.now(UTC).date().isoformat()]
     assert label("pen/1.png", "cat", "--by", "ann") == (
-        "1 label written to data/given/labels.csv (1 new); `acclimate run` uses them"
+        "1 label written to data/given/labels.csv (1 new); `acclimate run` uses them" + MOST
     )
     days.append(datetime.now(UTC).date().isoformat())
     assert LABELS.read_text() in [f"{HEADER}pen/1.png,cat,ann,{day},\n" for day in days]
@@ -92,7 +93,7 @@ def test_one_label_is_written_with_person_and_day(project: Path) -> None:
 def test_many_labels_come_from_a_table_and_corrections_are_counted(project: Path) -> None:
     Path("mine.csv").write_text("path,label\npen/1.png,cat\npen/2.png,dog\npen/4.png,dog\n")
     assert label("--from", "mine.csv") == (
-        "3 labels written to data/given/labels.csv (2 new, 1 changed); `acclimate run` uses them"
+        "3 labels written to data/given/labels.csv (2 new, 1 changed); `acclimate run` uses them" + MOST
     )
     assert label("--from", "mine.csv") == "nothing to write: data/given/labels.csv says so already (3 labels)"
     assert label("pen/1.png", "dog").startswith("1 label written to data/given/labels.csv (1 changed);")
@@ -104,7 +105,7 @@ def test_many_labels_come_from_a_table_and_corrections_are_counted(project: Path
 
 
 def test_a_corrected_test_image_is_told(project: Path) -> None:
-    assert label("pen/5.png", "dog").endswith("(1 confirmed); `acclimate run` uses them")
+    assert label("pen/5.png", "dog").endswith("(1 confirmed); `acclimate run` uses them" + MOST)
     told = label("pen/5.png", "cat")
     assert "(1 changed)" in told
     assert "1 of them concern test images, so test figures from before and after don't compare" in told
@@ -152,7 +153,7 @@ def test_a_new_class_must_be_asked_for_once(project: Path) -> None:
     assert "no image carried 'zebra' before: the rule known_label wants source images of each class" in label(
         "pen/1.png", "zebra", "--new-class"
     )
-    assert label("pen/2.png", "zebra").endswith("(1 new); `acclimate run` uses them")
+    assert label("pen/2.png", "zebra").endswith("(1 new); `acclimate run` uses them" + MOST)
     label("--undo", "pen/1.png", "pen/2.png")
     assert "the classes are 'cat', 'dog'" in refused("pen/1.png", "zebra")
 
@@ -381,7 +382,7 @@ def test_an_answered_image_may_get_an_ordinary_label_too(project: Path) -> None:
     Path("to_label.csv").write_text(ASKING + "pen/1.png,cat,cat,dog,p1\n")
     label("--from", "to_label.csv")
     assert "pen/1.png" in acclimate("label", "--list", "9").stdout, "the answer is no label to learn from"
-    assert label("pen/1.png", "cat").endswith("(1 new); `acclimate run` uses them")
+    assert label("pen/1.png", "cat").endswith("(1 new); `acclimate run` uses them" + MOST)
     assert answered() == [("pen/1.png", "cat", "p1"), ("pen/1.png", "cat", "")]
 
 
