@@ -17,6 +17,7 @@ from flows.notify import retried
 
 GIVEN, PARAMS, LOCK = Path("data/given"), Path("params.yaml"), Path("dvc.lock")
 LABELS = GIVEN / "labels.csv"
+PINNED = {str(GIVEN / name) for name in ("champion", "accepted_profile.json")}
 PLACES = (("build_manifest", "root"), ("build_manifest", "table"), ("zoo", "folder"))
 TABLES = (".csv", ".tsv", ".parquet")
 ABSENT = "deleted"  # DVC's word
@@ -162,17 +163,19 @@ def take_labels(workspace: Path) -> None:
 def is_up_to_date(target: str) -> bool:
     """Whether the commit's dvc.lock tells the results of all that the stages would read.
 
-    What is only absent here was neither in the cache nor at a remote, and need not be made anew. Not `dvc repro --dry`:
-    it fails where a stage never ran, because what it would read does not exist.
+    What is only absent here was neither in the cache nor at a remote, and need not be made anew. What a promotion pinned is no
+    news either: the same model would be trained and asked about again. Not `dvc repro --dry`: it fails where a stage never
+    ran, because what it would read does not exist.
     """
     changed = json.loads(dvc_output("status", "--json", "--with-deps", target))
     return all(how == ABSENT for how in leaves(changed))
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """What stands innermost, e.g. "modified", or the name of a kind of change that has no path."""
+    """What stands innermost, e.g. "modified", or the name of a kind of change that has no path; pinned files aside."""
     if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
+        news = [item for path, item in value.items() if path not in PINNED] if isinstance(value, dict) else value
+        for item in news:
             yield from leaves(item)
     else:
         yield value

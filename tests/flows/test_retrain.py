@@ -89,6 +89,11 @@ def test_nothing_new_ends_early_and_a_new_label_is_new(project: Path, home: Path
     git("merge", "-q", first.branch)
     idle = retrain(project, None, drivers(no_stages))
     assert (idle.state, idle.step) == (NOTHING_NEW, "looking for what is new")
+    (project / "data/given/accepted_profile.json").write_text('{"n": 1}\n')  # as a promotion leaves it
+    (project / "data/given/champion/manifest.json").write_text("{}\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "promoted")
+    assert retrain(project, None, drivers(no_stages)).state == NOTHING_NEW
     (project / "data/given/labels.csv").write_text("image_id,label\n1,7\n")  # said, not committed
     labelled = retrain(project, None, drivers())
     assert labelled.state == DONE
