@@ -1,8 +1,5 @@
 """`acclimate audit`: for whom any model's predictions are worse; exit 0 pass, 1 fail, 3 inconclusive, 2 could not run."""
 
-import signal
-import sys
-import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.audit_table import Unusable, notes_of, read_tables
+from flows.could_not_run import or_could_not_run, say
 from flows.result_folder import Results, all_results_or_none, folder_problems
-from flows.validate import COULD_NOT_RUN, say, shortened
+from flows.validate import shortened
 
 if TYPE_CHECKING:
     from flows.audit_table import Tables
@@ -64,19 +62,8 @@ def audit(
 ) -> None:
     """Judges any model's predictions by group; exit code 0 pass, 1 fail, 3 inconclusive, 2 could not run."""
     columns = list(dict.fromkeys(name.strip() for text in group_columns for name in text.split(",") if name.strip()))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no half results stay
-    try:
+    with or_could_not_run():
         verdict = audited(Request(predictions, columns, rules, baseline), out)
-    except Unusable as error:
-        for problem in error.problems:
-            say(f"error: {problem}", err=True)
-        raise typer.Exit(COULD_NOT_RUN) from None
-    except (ValueError, OSError) as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(COULD_NOT_RUN) from None
-    except Exception:  # our own mistake, and still no verdict
-        traceback.print_exc()
-        raise typer.Exit(COULD_NOT_RUN) from None
     raise typer.Exit(EXIT_CODES[verdict])
 
 

@@ -1,8 +1,5 @@
 """`acclimate monitor`: what new images say of a running model; exit 0 clear, 1 past a limit, 2 could not run, 3 too few."""
 
-import signal
-import sys
-import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.chosen_model import CHAMPION
+from flows.could_not_run import or_could_not_run, say
 from flows.monitor_images import Images, champion_of, new_images, problems_of_images
 from flows.result_folder import Results, all_results_or_none, folder_problems
-from flows.validate import COULD_NOT_RUN, say, shortened
+from flows.validate import shortened
 
 if TYPE_CHECKING:
     from flows.registry import Version
@@ -44,7 +43,7 @@ def monitor(
         Path, typer.Argument(metavar="DIR", help="New images: folder, archive, pack, CSV or Parquet table.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)],
-    model: Annotated[str, typer.Option(help="A version's number, alias, or first 8 letters of its id.")] = "champion",
+    model: Annotated[str, typer.Option(help="A version's number, alias, or first 8 letters of its id.")] = CHAMPION,
     group_columns: Annotated[
         list[str] | None, typer.Option(help="The tables' columns of groups: repeat, or separate by commas.")
     ] = None,
@@ -57,15 +56,8 @@ def monitor(
     columns = dict.fromkeys(name.strip() for text in group_columns or [] for name in text.split(",") if name.strip())
     time = datetime.now(UTC).isoformat(timespec="seconds")
     request = Request(Images(place, tuple(columns), labels), model, limits, time)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no half results stay
-    try:
+    with or_could_not_run():
         found = monitored(request, out)
-    except (ValueError, OSError) as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(COULD_NOT_RUN) from None
-    except Exception:  # our own mistake, and still nothing found
-        traceback.print_exc()
-        raise typer.Exit(COULD_NOT_RUN) from None
     tell(found, out)
     alarm(found)
     raise typer.Exit(EXIT_CODES[found["status"]])

@@ -14,7 +14,7 @@ from tasks.core.files import read_json
 from tasks.core.runtime import acclimate_home
 from tasks.register_model import keep_lock, kept_lock, lineage_tags, open_registry, sync_registry
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHALLENGER = "challenger"
 MIN_PREFIX = 8
 BUNDLE_FACTS = ("verdict", "decision", "adopted", "accuracy")
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.chosen_model import CHAMPION
 from flows.pins import holds, pin
-from flows.registry import CHAMPION, Version, find, move_alias
+from flows.registry import Version, find, move_alias
 from flows.run_lock import run_lock
 from tasks.core.files import read_json
 from tasks.core.promotions import (

@@ -1,20 +1,18 @@
 """`acclimate select`: ranks the networks of a zoo for any image set, outside the pipeline; exit 0 done, 2 could not run."""
 
 import os
-import signal
-import sys
 import tempfile
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.could_not_run import or_could_not_run, say
 from flows.result_folder import Results, all_results_or_none, folder_problems
 from flows.select_images import Drawn, Options, Place, drawn_images, option_problems, place_of
-from flows.validate import COULD_NOT_RUN, RULES, Column, say
+from flows.validate import RULES, Column
 from tasks.core.peak_memory import forget_peak, peak_gib
 
 if TYPE_CHECKING:
@@ -75,15 +73,8 @@ def select(  # noqa: PLR0913  one argument per option of the command
     columns = {"path": path_column, "label": label_column, "split": split_column, "group": group_column}
     audit = dict.fromkeys(name.strip() for text in audit_columns or [] for name in text.split(",") if name.strip())
     options = Options(target, source, columns, tuple(audit), root, layout)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no half results stay
-    try:
+    with or_could_not_run():
         selection, costs = selected(options, Sought(zoo, params, keep_features), out)
-    except (ValueError, OSError) as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(COULD_NOT_RUN) from None
-    except Exception:  # our own mistake, and still no choice
-        traceback.print_exc()
-        raise typer.Exit(COULD_NOT_RUN) from None
     tell(selection, costs, out)
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.could_not_run import say
 from flows.validate import Request as Listing
-from flows.validate import is_table, listed, manifest_of, measure, say
+from flows.validate import is_table, listed, manifest_of, measure
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,15 +1,13 @@
 """`acclimate validate`: facts and validation of any image set, outside the pipeline; exit 0 clean, 1 blocked, 2 could not run."""
 
 import os
-import signal
-import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.could_not_run import or_could_not_run, say
 from flows.result_folder import all_results_or_none, folder_problems
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.core.store import Store
     from tasks.params import RuleBook
 
-BLOCKED, COULD_NOT_RUN = 1, 2
+BLOCKED = 1
 MAX_LINE = 400  # letters of a line on the terminal: a label can have thousands
 RULES = Path(__file__).parent / "validate_rules.yaml"
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
@@ -77,15 +75,8 @@ def validate(  # noqa: PLR0913  one argument per option of the command
     }  # fmt: skip
     audit = dict.fromkeys(name.strip() for text in audit_columns or [] for name in text.split(",") if name.strip())
     request = Request(place, root, layout, columns, tuple(audit), tuple(source or ()), target, rules, accepted)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no half results stay
-    try:
+    with or_could_not_run():
         validation = validated(request, out)
-    except (ValueError, OSError) as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(COULD_NOT_RUN) from None
-    except Exception:  # our own mistake, and still no verdict on the data
-        traceback.print_exc()
-        raise typer.Exit(COULD_NOT_RUN) from None
     tell(validation, out)
     raise typer.Exit(BLOCKED if validation["status"] == "blocked" else 0)
 
@@ -260,11 +251,3 @@ def tell(validation: dict[str, Any], out: Path) -> None:
 
 def shortened(text: str) -> str:
     return text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}…"
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Prints the text; what a terminal would act on, or can't show, is spelled out: names of files and labels are anyone's."""
-    stream = sys.stderr if err else sys.stdout
-    spelled = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    code = stream.encoding or "utf-8"
-    typer.echo(spelled.encode(code, "backslashreplace").decode(code), err=err)

@@ -14,8 +14,9 @@ import typer
 from made_registry import NAME, registered
 from typer.testing import CliRunner
 
+from flows.chosen_model import CHAMPION
 from flows.pins import holds, pin
-from flows.registry import CHAMPION, Version, find, move_alias
+from flows.registry import Version, find, move_alias
 from flows.registry_cli import add_commands as add_registry_commands
 from flows.review import (
     ACCEPTED_PROFILE,

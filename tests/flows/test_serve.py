@@ -25,7 +25,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flows import served_model
-from flows.registry import CHAMPION, Version, move_alias
+from flows.chosen_model import CHAMPION
+from flows.registry import Version, move_alias
 from flows.serve import make_server
 from flows.served_model import Loaded, ServedModel, Wanted, follow
 from flows.uploads import Limits
