@@ -1,8 +1,9 @@
 # make run    sets everything up and runs the pipeline on the embedded sample (ENGINE=prefect: under Prefect)
-# make test   sets everything up and passes the tests
+# make test   sets everything up and passes the tests (JOBS=2: so many files at a time)
 # Needs python3 (3.11 or newer), git and make; uv is used where it is installed, else put into the environment.
 
 ENGINE ?= dvc
+JOBS ?= 2
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -30,7 +31,7 @@ run: setup
 	@$(BIN)/acclimate run --engine $(ENGINE)
 
 test: setup lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

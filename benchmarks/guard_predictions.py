@@ -2,7 +2,8 @@
 
 Axes: N target images, S source images, D features, C classes, M methods (the first is source-only).
 Domains: three of PACS at 128 px (real pictures), three made from them by blur, noise and darkness (made shifts), rendered
-and handwritten digits as 8 x 8 pixels. Each target also with skewed class shares: its real images, some classes rarer.
+and handwritten digits as 8 x 8 pixels; four more made ones (edges, gray, inverted, coarse) that no rule was chosen on.
+Each target also with skewed class shares: its real images, some classes rarer.
 """
 
 import os
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from guard_methods import METHODS, Cell, predicted
 from pipeline import ROOT
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, sobel
 
 sys.path.insert(0, str(ROOT))
 from tasks.core.batches import to_tensor
@@ -31,27 +32,32 @@ N_PER_CLASS, SIDE_PX, BATCH = 100, 128, 50
 SIDE_PX_OF_DIGITS, N_COMPONENTS = 32, 128
 RAREST = 0.2  # of a class's images, where the target's shares are skewed
 MADE = {"photo_blurred": "photo", "cartoon_noisy": "cartoon", "art_painting_dark": "art_painting"}
+FRESH = {
+    "photo_sketched": "photo", "cartoon_gray": "cartoon", "art_painting_inverted": "art_painting",
+    "photo_pixelated": "photo",
+}  # fmt: skip
+COARSE = 8  # pixels that become one
 
 
-def features(path: Path) -> dict[str, np.ndarray]:
+def features(path: Path, made_of: dict[str, str] = MADE) -> dict[str, np.ndarray]:
     """x/<backbone>/<domain> (N, D), mixed/… (P, D) of images pairs/<domain> (P, 2), y/<domain> (N,); made once."""
     if not path.exists():
-        found = pacs_features() | digit_features()
+        found = pacs_features(made_of) | (digit_features() if made_of is MADE else {})
         np.savez(path, **found)
     with np.load(path) as stored:
         return dict(stored)
 
 
-def pacs_features() -> dict[str, np.ndarray]:
+def pacs_features(made_of: dict[str, str]) -> dict[str, np.ndarray]:
     table = pd.read_csv(TESTBED / "pacs/manifest.csv")
     order = pd.Series([address_rng(0, "guard_benchmark", path).random() for path in table["path"]])
     table = table[order.groupby([table["domain"], table["label"]]).rank() <= N_PER_CLASS]
     files, found = ImageFiles(TESTBED / "pacs", SIDE_PX), {}
     pixels = {domain: np.stack([files[path] for path in rows["path"]]) for domain, rows in table.groupby("domain")}
-    pixels |= {name: made(name, pixels[origin]) for name, origin in MADE.items()}
+    pixels |= {name: made(name, pixels[origin]) for name, origin in made_of.items()}
     backbones = {candidate.name.split("_")[0]: candidate for candidate in read_zoo(TESTBED / "zoo", None)}
     for domain, images in pixels.items():
-        rows = table[table["domain"] == MADE.get(domain, domain)]
+        rows = table[table["domain"] == made_of.get(domain, domain)]
         found[f"y/{domain}"] = np.unique(rows["label"], return_inverse=True)[1]
         found[f"pairs/{domain}"] = pairs_P2 = pairs(domain, len(rows))
         for name, candidate in backbones.items():
@@ -72,6 +78,18 @@ def made(name: str, images_NHWC: np.ndarray) -> np.ndarray:
         return np.stack([gaussian_filter(image, (2.5, 2.5, 0)) for image in x])
     if kind == "noisy":
         return np.clip(x + address_rng(0, name).normal(0, 40, x.shape), 0, 255)
+    if kind == "gray":
+        return x.mean(3, keepdims=True).repeat(3, axis=3)
+    if kind == "inverted":
+        return 255 - x
+    if kind == "pixelated":
+        n, height, width, c = x.shape
+        means = x.reshape(n, height // COARSE, COARSE, width // COARSE, COARSE, c).mean((2, 4))
+        return means.repeat(COARSE, 1).repeat(COARSE, 2)
+    if kind == "sketched":
+        edges = np.hypot(sobel(x.mean(3), 1), sobel(x.mean(3), 2))
+        dark = np.clip(edges * 255 / np.quantile(edges, 0.98, axis=(1, 2), keepdims=True), 0, 255)
+        return (255 - dark)[..., None].repeat(3, axis=3)
     return x * 0.3 + 10
 
 
@@ -97,8 +115,14 @@ def digit_features() -> dict[str, np.ndarray]:
     return found
 
 
-def shifts() -> list[tuple[str, str, str]]:
-    """(backbone, source, target): real domains as sources, all others as targets, made ones marked by their names."""
+def shifts(made_of: dict[str, str] = MADE) -> list[tuple[str, str, str]]:
+    """(backbone, source, target): real domains as sources, all others as targets, made ones marked by their names.
+
+    Of others than the usual made ones only the shifts to them.
+    """
+    if made_of is not MADE:
+        real = sorted(set(MADE.values()))
+        return [(backbone, s, t) for backbone in ("imagenet", "inat") for s in real for t in made_of]
     real = sorted(set(MADE.values()))
     pacs = [
         (backbone, source, target)
@@ -145,10 +169,10 @@ def rotation(x_SD: np.ndarray) -> Any:
     return lambda x: (x - mean) / spread @ v
 
 
-def predictions(stored: dict[str, np.ndarray], n_seeds: int) -> list[dict[str, Any]]:
+def predictions(stored: dict[str, np.ndarray], n_seeds: int, made_of: dict[str, str] = MADE) -> list[dict[str, Any]]:
     """Every shift, with the target's own class shares and with skewed ones."""
     found = []
-    for shift in shifts():
+    for shift in shifts(made_of):
         for shares in ("even", "skewed"):
             for seed in range(n_seeds):
                 told = dict(zip(("backbone", "source", "target"), shift, strict=True)) | {

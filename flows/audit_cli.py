@@ -15,6 +15,7 @@ from flows.validate import shortened
 if TYPE_CHECKING:
     from flows.audit_table import Tables
     from tasks.core.bias.verdict import AuditResult
+    from tasks.core.bias_columns import Origin
     from tasks.params.auditing import AuditRules
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
@@ -78,7 +79,7 @@ def audited(request: Request, out: Path) -> str:
         notes = notes_of(tables, request.columns, request.predictions, request.baseline)
         result = judged(tables, book, request)
         result.verdict["not_tested"] += notes
-        write_results(result, request, out)
+        write_results(result, origin_of(tables, book, request), request, out)
     tell(result.verdict, notes, out)
     return str(result.verdict["verdict"])
 
@@ -156,7 +157,25 @@ def untested(tables: "Tables", book: "AuditRules") -> list[str]:
     return told
 
 
-def write_results(result: "AuditResult", request: Request, out: Path) -> None:
+def rules_from(path: Path) -> str:
+    """A clause on who chose the rules, for the page."""
+    if path == RULES:
+        return "The rules that acclimate ships, since no others were named: nobody chose them for this use"
+    return f"As {path.name} has them; whether they were written before anybody saw the results, this page can't know"
+
+
+def origin_of(tables: "Tables", book: "AuditRules", request: Request) -> "Origin":
+    from tasks.core.bias_columns import Origin
+
+    name = request.predictions.name
+    if "group_id" not in tables.rows:
+        return Origin(name, explained=book.columns_explained)
+    given = tables.rows["group_id"]
+    n_clusters = given[given != ""].nunique() + int((given == "").sum())  # without one an image stands alone
+    return Origin(name, f"Column of {name}.", n_clusters, book.columns_explained)
+
+
+def write_results(result: "AuditResult", origin: "Origin", request: Request, out: Path) -> None:
     """The files; the verdict last. Unusable where they can't be written."""
     from tasks.core import files
     from tasks.core.bias_markdown import markdown
@@ -169,6 +188,8 @@ def write_results(result: "AuditResult", request: Request, out: Path) -> None:
         by_class=result.by_class,
         changes=result.changes,
         rules_text=request.rules.read_text(encoding="utf-8"),
+        rules_from=rules_from(request.rules),
+        origin=origin,
         lineage={what: files.file_sha256(path) for what, path in request.files.items()},
     )
     page, summary = render(facts), markdown(facts)

@@ -188,8 +188,8 @@ def notes_of(tables: Tables, columns: list[str], path: Path, baseline: Path | No
             )
     if IMAGE not in rows and (twice := rows.duplicated()).any():
         notes.append(
-            f"{path}: {told_share(twice)} {'equals' if twice.sum() == 1 else 'equal'} an earlier row in every column, and no "
-            f"{IMAGE} tells whether it is a copy; copies make intervals too narrow."
+            f"{path}: {told_share(twice)} {'equals' if twice.sum() == 1 else 'equal'} an earlier row in every column; without "
+            f"{IMAGE} copies can't be told from different images, and copies make intervals too narrow."
         )
     return notes
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from typer.models import CommandInfo
 
 from flows.audit_cli import audit
 from flows.data_cli import add_commands, plain_errors
 from flows.export import export
+from flows.fan_out_cli import add_commands as add_fan_out_commands
 from flows.monitor import monitor
 from flows.predict_cli import predict
 from flows.registry_cli import add_commands as add_registry_commands
@@ -30,7 +32,14 @@ if TYPE_CHECKING:
 
 # Everything heavier is imported by the command that needs it: `acclimate --help` answers at once.
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+PANELS = {
+    "The pipeline in this folder": ("run", "status", "report", "label", "doctor"),
+    "Candidates and the champion": ("promote", "verify", "registry", "review"),
+    "A model at work": ("predict", "serve", "export", "monitor"),
+    "On schedule, and on many machines": ("retrain", "deploy", "extract", "vary"),
+    "Any images, predictions and networks": ("validate", "select", "audit", "pack", "zoo"),
+}
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.command()(validate)
 app.command()(select)
 app.command()(audit)
@@ -43,6 +52,7 @@ add_zoo_commands(app)
 add_registry_commands(app)
 add_review_commands(app)
 add_retrain_commands(app)
+add_fan_out_commands(app)
 app.command()(verify)
 out = Console()
 
@@ -142,6 +152,7 @@ def run_with_prefect() -> None:
 @app.command()
 def status() -> None:
     """Shows what would run, who is running, the last results and the registered models."""
+    from flows.due import due_here
     from flows.run_lock import lock_holder
     from tasks.core.runtime import acclimate_home
     from tasks.params import read_params
@@ -151,21 +162,9 @@ def status() -> None:
         holder = lock_holder(acclimate_home(), Path.cwd())
         out.print(f"run lock: {holder or 'free'}", markup=False, highlight=False)
         if holder is None:  # DVC answers no question while a stage writes
-            out.print(f"to run: {out_of_date()}", markup=False, highlight=False)
+            out.print(f"to run: {due_here()}", markup=False, highlight=False, soft_wrap=True)
         show_results()
         show_registered()
-
-
-def out_of_date() -> str:
-    """Names of the stages that `acclimate run` would start with, or that there are none."""
-    import json
-
-    from flows.dvc_process import dvc_output
-    from flows.graph import stages
-
-    changed = json.loads(dvc_output("status", "--json"))
-    names = ", ".join(stage for stage in stages() if stage in changed)
-    return f"{names} and what depends on them" if names else "nothing, all stages are up to date"
 
 
 def show_results() -> None:
@@ -191,17 +190,17 @@ def show_results() -> None:
 
 
 def show_registered() -> None:
-    """Prints the bundle behind each alias."""
-    from flows.registry import registered_bundle
+    """Prints version and bundle behind each alias; of a bundle that is missing or damaged what to do about it."""
+    from flows.registry import versions
     from tasks.params import read_params
 
-    name = read_params().register_model.name
+    behind = {alias: each for each in versions(read_params().register_model.name) for alias in each.aliases}
     for alias in ("challenger", "champion"):
         try:
-            place = str(registered_bundle(name, alias))
-        except ValueError:
-            place = "none"
-        out.print(f"{alias}: {place}", markup=False, highlight=False, soft_wrap=True)
+            told = f"version {behind[alias].number}, {behind[alias].checked_folder()}" if alias in behind else "none"
+        except ValueError as error:
+            told = str(error)
+        out.print(f"{alias}: {told}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -209,11 +208,21 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     data: Annotated[bool, typer.Option("--data", help="The page on the data, not the audit.")] = False,
     docs: Annotated[bool, typer.Option("--data-docs", help="Build Great Expectations' Data Docs anew.")] = False,
+    served: Annotated[bool, typer.Option("--serve", help="Show all registered candidates on a web page.")] = False,
+    host: Annotated[str, typer.Option(help="Of the web page; others reach it only if you say so.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the web page; 0 = a free one.")] = 8001,
 ) -> None:
-    """Prints the path of the audit report, or of the page on the data."""
+    """Prints the path of the audit report, or of the page on the data; with --serve, a web page of all candidates."""
     from flows.results import data_docs, report_path, validation_path
 
     with plain_errors():
+        if served:
+            from flows.report_view import serve_view
+
+            if data or docs:
+                raise ValueError("--serve shows the registered candidates; leave out --data and --data-docs")
+            serve_view(host, port, is_opened=open_it)
+            return
         path = data_docs() if docs else validation_path() if data else report_path()
     typer.echo(path)
     if open_it:
@@ -225,7 +234,9 @@ def doctor() -> None:
     """Checks this machine and workspace; exit code 1 if something must be mended first."""
     from flows.doctor import examine
 
-    table = Table("check", "found", "verdict", "advice")
+    table = Table(
+        "check", *(Column(name, overflow="fold") for name in ("found", "verdict", "advice"))
+    )  # paths stay whole
     checks = examine(Path.cwd())
     for check in checks:
         table.add_row(check.name, check.found, f"[{check.colour}]{check.verdict}[/]", check.advice)
@@ -233,6 +244,23 @@ def doctor() -> None:
     if any(check.verdict == "fail" for check in checks):
         raise typer.Exit(1)
 
+
+def sort_into_panels() -> None:
+    """Nothing; `acclimate --help` shows the commands under these headings, in this order."""
+    panel_of = {name: panel for panel, names in PANELS.items() for name in names}
+    order = list(panel_of)
+
+    def name_of(command: CommandInfo) -> str:
+        return command.name or str(getattr(command.callback, "__name__", ""))
+
+    app.registered_commands.sort(key=lambda command: order.index(name_of(command)))
+    for command in app.registered_commands:
+        command.rich_help_panel = panel_of[name_of(command)]
+    for group in app.registered_groups:
+        group.rich_help_panel = panel_of[str(group.name)]
+
+
+sort_into_panels()
 
 if __name__ == "__main__":
     app()

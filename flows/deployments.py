@@ -2,16 +2,18 @@
 
 import os
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from prefect import flow, serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
-from prefect.events.schemas.automations import Posture
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.logging import get_run_logger
 from prefect.states import Completed, State
@@ -25,6 +27,9 @@ from flows.review_flow import REVIEW, close_decided, review
 from tasks.core.runtime import acclimate_home
 
 RETRAIN, DEPLOYMENT, POOL, DRIFT = "retrain", "acclimate", "acclimate", "acclimate.drift"
+HEARTBEAT = "prefect.flow-run.heartbeat"
+ENDS = [f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended")]
+STILL_S = 600  # three of Prefect's heartbeats
 N_TOGETHER = 8  # runs in one serving process: forms are short, and retraining has a limit of its own
 
 
@@ -79,8 +84,44 @@ def deployments(workspace: Path, cron: str) -> list[RunnerDeployment]:
     return [training, form]
 
 
+def keep_no_dead_runs(still_s: float = STILL_S) -> None:
+    """Nothing. From now on the server ends what was killed: runs without a heartbeat crash, and a crashed form begins anew.
+
+    A form's process may be killed after the server took a person's answer; begun anew it is given the same answer. What
+    stands on the server already stays: a new automation would know nothing of the runs that are under way.
+    """
+    silent = EventTrigger(
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        for_each={"prefect.resource.id"},
+        after={HEARTBEAT},
+        expect={HEARTBEAT, *ENDS},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=still_s),
+    )
+    told = f"no heartbeat for {still_s:.0f} s: its process was killed, or its machine is gone"
+    crash = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=told, force=False)
+    crashed_form = EventTrigger(
+        match_related={"prefect.resource.role": "flow", "prefect.resource.name": REVIEW},
+        for_each={"prefect.resource.id"},
+        expect={"prefect.flow-run.Crashed"},
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    again = ChangeFlowRunState(
+        state=StateType.SCHEDULED, name="AwaitingRetry", message="the form begins anew", force=True
+    )
+    with get_client(sync_client=True) as client:
+        for name, trigger, action in (
+            (f"runs without a heartbeat for {still_s:.0f} s", silent, crash), ("crashed review forms", crashed_form, again),
+        ):  # fmt: skip
+            if not client.read_automations_by_name(name):
+                client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[action]))
+
+
 def serve_here(workspace: Path, cron: str) -> None:
     """Nothing; registers both and runs them until this process is ended."""
+    keep_no_dead_runs()
     serve(*deployments(workspace, cron), limit=N_TOGETHER, pause_on_shutdown=False)
 
 
@@ -88,6 +129,7 @@ def deploy_to_pool(workspace: Path, cron: str) -> str:
     """What to start next: the work pool of processes has both, and its worker runs them in the workspace."""
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    keep_no_dead_runs()
     for each in deployments(workspace, cron):
         each.job_variables = {"working_dir": str(workspace.resolve())}
         each.apply(work_pool_name=POOL)

@@ -8,11 +8,22 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from flows.environment import dvc_environment
 
 SECONDS_TO_END = 10
 LOCK_IS_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+
+
+def check_project() -> None:
+    """Nothing. ValueError where we are in no DVC project."""
+    here = Path.cwd()
+    if not any((folder / ".dvc").is_dir() for folder in (here, *here.parents)):
+        raise ValueError(
+            f"{here} lies in no DVC project: neither it nor a folder above it has a .dvc folder; say it in the project's "
+            "folder, or name that with `acclimate --workspace FOLDER …`"
+        )
 
 
 def dvc_output(*arguments: str) -> str:

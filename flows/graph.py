@@ -7,9 +7,9 @@ from flows.dvc_process import dvc_output
 TARGET = "register_model"
 
 
-def stages() -> list[str]:
-    """Stages (and .dvc files) that register_model needs, in the order in which `dvc repro` runs them."""
-    return run_order(dvc_output("dag", "--dot", TARGET))
+def stages(target: str = TARGET) -> list[str]:
+    """Stages (and .dvc files) that the target needs, itself the last, in the order in which `dvc repro` runs them."""
+    return run_order(dvc_output("dag", "--dot", target))
 
 
 def run_order(dot: str) -> list[str]:

@@ -33,7 +33,8 @@ def read_lock(path: Path) -> dict[str, Any]:
 
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is missing: no dvc.lock was kept with this model; register it again from its run"
+            f"{path} is missing: no dvc.lock was kept with this model; say `acclimate registry sync` in the folder of its run, "
+            "while dvc.lock and data/bundle there are still those of that run"
         )
     stages: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
     return stages

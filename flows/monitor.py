@@ -9,7 +9,7 @@ import typer
 
 from flows.chosen_model import CHAMPION
 from flows.could_not_run import or_could_not_run, say
-from flows.monitor_images import Images, champion_of, new_images, problems_of_images
+from flows.monitor_images import Images, champion_of, listed_images, new_images, problems_of_images
 from flows.result_folder import Results, all_results_or_none, folder_problems
 from flows.validate import shortened
 
@@ -78,9 +78,9 @@ def monitored(request: Request, out: Path) -> dict[str, Any]:
     limits, params = Limits(**read_monitor_limits(request.limits).model_dump()), read_params()
     version = find(params.register_model.name, request.model)
     bundle = version.checked_folder()
-    champion = champion_of(bundle)
+    champion, named = champion_of(bundle), listed_images(request.images)
     with all_results_or_none(out, MONITOR):
-        new = new_images(request.images, bundle, out, (params.runtime.device, params.runtime.n_threads))
+        new = new_images(request.images, named, bundle, out, (params.runtime.device, params.runtime.n_threads))
         found = described(request, version) | findings(new, champion, limits)
         if request.images.labels is not None:
             found |= with_labels(new, found, bundle, limits, out)
@@ -189,7 +189,8 @@ def tell(found: dict[str, Any], out: Path) -> None:
         if one:
             say(f"{what}: {one['value']:.3f}, interval {one['low']:.3f} to {one['high']:.3f}, n = {one['n']}")
     if again := found["reaudit"]:
-        say(f"audit again: was {again['was']}, is {again['is']}")
+        told = f"was {again['was']}, is {again['is']}" if again["n_required"] else again["reason"]
+        say(f"audit again: {shortened(told)}")
     say(
         f"{WORDS[found['status']]}: {found['n_seen']} of {found['n_images']} images looked at; see {out / 'monitor.html'}"
     )

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.could_not_run import say
 from flows.validate import USUAL_NAMES, is_table, listed, manifest_of, measure
 from flows.validate import Request as Listing
 
@@ -34,6 +35,20 @@ class Images:
     def is_table(self) -> bool:
         return is_table(self.place)
 
+    @property
+    def root(self) -> Path:
+        """What the images' paths are relative to."""
+        return self.place.parent if self.is_table else self.place
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """The images as they are named, none opened yet, and path, label and group columns of --labels (None: not given)."""
+
+    store: "Store"
+    manifest: "pd.DataFrame"
+    given: "pd.DataFrame | None"
+
 
 def problems_of_images(images: Images) -> list[str]:
     """Sentences on options that don't fit each other: said before anything is measured."""
@@ -56,22 +71,26 @@ def problems_of_images(images: Images) -> list[str]:
 RESERVED = {"path", "image_id", "group_id", "y_true", "y_pred", "confidence", "error"}
 
 
-def new_images(images: Images, bundle: Path, out: Path, machine: tuple[str, int]) -> "NewImages":
-    """What the bundle's model makes of the images; facts.csv stands in `out`. ValueError where there is none to look at."""
-    from tasks.core.facts import read_facts
-    from tasks.core.monitoring import NewImages
-
+def listed_images(images: Images) -> Listed:
+    """What is to be looked at. ValueError where there is no image, or where --labels is about others: nothing is removed yet."""
     listing = Listing(
         place=images.place, root=None, layout=None if images.is_table else NOWHERE, columns=dict.fromkeys(USUAL_NAMES),
         audit=images.columns if images.is_table else (), source=(), target=None, rules=Path(), accepted=None,
     )  # fmt: skip
     store, listed_rows = listed(listing)
     manifest = manifest_of(listed_rows, listing, store)
-    measure(out, manifest, store)
-    rows = with_properties(manifest, read_facts(out / "facts.csv"))
-    given = read_labels(images) if images.labels is not None else None
-    rows = with_columns(rows, images, given)
-    features_ND, seen = seen_by_model(bundle, store, rows, machine)
+    given = read_labels(images, set(manifest["path"])) if images.labels is not None else None
+    return Listed(store, manifest, given)
+
+
+def new_images(images: Images, named: Listed, bundle: Path, out: Path, machine: tuple[str, int]) -> "NewImages":
+    """What the bundle's model makes of the images; facts.csv stands in `out`."""
+    from tasks.core.facts import read_facts
+    from tasks.core.monitoring import NewImages
+
+    measure(out, named.manifest, named.store)
+    rows = with_properties(named.manifest, read_facts(out / "facts.csv"))
+    features_ND, seen = seen_by_model(bundle, named.store, with_given(rows, images, named.given), machine)
     return NewImages(seen, features_ND, images.columns)
 
 
@@ -86,46 +105,57 @@ def with_properties(manifest: "pd.DataFrame", facts: "pd.DataFrame") -> "pd.Data
     return rows[kept].rename(columns=lambda name: str(name).removeprefix(AUDIT)).assign(error=error)
 
 
-def read_labels(images: Images) -> "pd.DataFrame":
-    """path, label and the group columns that it has. ValueError where columns are absent or a path stands there twice."""
+def read_labels(images: Images, known: set[str]) -> "pd.DataFrame":
+    """path, label and the group columns that it has, of the images `known`; says aloud how many rows that is.
+
+    Understood are the paths of predictions.csv and any path to the file itself. ValueError lists what is wrong with the table.
+    """
+    from flows.data_cli import manifest_paths
     from tasks.core.listing import read_image_table
 
     assert images.labels is not None
-    table = read_image_table(images.labels)
+    table = named_columns(read_image_table(images.labels), images.labels)
+    own = [] if images.is_table else list(images.columns)
+    if absent := [name for name in own if name not in table]:
+        raise ValueError(f"--group-columns {', '.join(absent)}: neither the images nor --labels have such a column")
+    if table.empty:
+        raise ValueError(f"--labels {images.labels} has a header and no rows; write one row per image")
+    table["path"] = manifest_paths(table["path"], known, images.root)
+    if (twice := table["path"].duplicated()).any():
+        raise ValueError(
+            f"--labels {images.labels}: {int(twice.sum())} path(s) stand there more than once, the first: "
+            f"{table['path'][twice].iloc[0]!r}; keep one row per image"
+        )
+    fits = table["path"].isin(known)
+    if not fits.any():
+        raise ValueError(
+            f"no path of --labels {images.labels} is one of the images' ({table['path'].iloc[0]!r} is not; {min(known)!r} would "
+            f"be); write paths relative to {images.root}, as in predictions.csv, or whole ones"
+        )
+    say(f"labels: {int(fits.sum())} of the {len(table)} rows of {images.labels} name one of the {len(known)} images")
+    return table.loc[fits, ["path", "label", *own]]
+
+
+def named_columns(table: "pd.DataFrame", place: Path) -> "pd.DataFrame":
+    """The table with its columns of paths and labels named path and label. ValueError where one of them is absent."""
     known = {str(name).lower(): str(name) for name in table.columns}
     named = {
         what: next((known[name] for name in USUAL_NAMES[what] if name in known), None) for what in ("path", "label")
     }
     if absent := [what for what, name in named.items() if name is None]:
         raise ValueError(
-            f"--labels {images.labels} has no column of {' and of '.join(absent)}; it has "
-            f"{', '.join(map(str, table.columns))}; name them path and label"
+            f"--labels {place} has no column of {' and of '.join(absent)}; it has {', '.join(map(str, table.columns))}; name "
+            "them path and label"
         )
-    table = table.rename(columns={name: what for what, name in named.items() if name is not None})
-    if (twice := table["path"].duplicated()).any():
-        raise ValueError(
-            f"--labels {images.labels}: {int(twice.sum())} path(s) stand there more than once, the first: "
-            f"{table['path'][twice].iloc[0]!r}; keep one row per image"
-        )
-    return table[["path", "label", *(name for name in images.columns if name in table)]]
+    return table.rename(columns={name: what for what, name in named.items() if name is not None})
 
 
-def with_columns(rows: "pd.DataFrame", images: Images, given: "pd.DataFrame | None") -> "pd.DataFrame":
-    """The rows with y_true ("" = not labelled) and every group column. ValueError where a column is nowhere, or no path fits."""
+def with_given(rows: "pd.DataFrame", images: Images, given: "pd.DataFrame | None") -> "pd.DataFrame":
+    """The rows with y_true ("" = not labelled) and every group column."""
     if given is None:
         return rows
-    matches = given["path"].isin(rows["path"])
-    if not matches.any():
-        raise ValueError(
-            f"no path of --labels {images.labels} is one of the images' (such as {given['path'].iloc[0]!r} and "
-            f"{rows['path'].iloc[0]!r}); write paths as they stand in predictions.csv"
-            if len(given)
-            else f"--labels {images.labels} has a header and no rows; write one row per image"
-        )
-    own = [name for name in images.columns if name not in rows]
-    if absent := [name for name in own if name not in given]:
-        raise ValueError(f"--group-columns {', '.join(absent)}: neither the images nor --labels have such a column")
     told = given.set_index("path")
+    own = [] if images.is_table else images.columns
     added = {name: rows["path"].map(told[name]).fillna("") for name in own}
     return rows.assign(y_true=rows["path"].map(told["label"]).fillna(""), **added)
 
@@ -136,15 +166,16 @@ def seen_by_model(
     """Features of the images that could be read, and all rows with y_pred, confidence, p_<class> and `error`."""
     import pandas as pd
 
-    from tasks.core.bundle import load_network
+    from tasks.core.bundle import WEIGHTS
     from tasks.core.files import read_json
     from tasks.core.reference import look
     from tasks.core.runtime import use_machine
+    from tasks.core.trained import load_network
 
     device, n_threads = machine
     use_machine(device, n_threads)
     description = read_json(bundle / "model.json", made_by="register_model")
-    model = load_network(bundle, description, device)
+    model = load_network(bundle / WEIGHTS, description, device)
     errors = dict(zip(rows["path"], rows["error"], strict=True))
     tensors = readable_batches(store, errors, description)
     features_ND, probs_NC = look(model, tensors, description.get("temperature", 1.0))
@@ -164,14 +195,14 @@ def readable_batches(store: "Store", errors: dict[str, str], description: dict[s
     from tasks.core.batches import to_tensor
     from tasks.core.images import read_square
     from tasks.core.runtime import is_quiet
+    from tasks.core.trained import sight
 
-    sight = (description["image_px"], description.get("interpolation", "bilinear"), description.get("crop_share", 1.0))
     paths = [path for path, error in errors.items() if not error]
     for start in tqdm(range(0, len(paths), N_BATCH), desc="monitor", disable=is_quiet()):
         shown = []
         for path in paths[start : start + N_BATCH]:
             try:
-                shown.append(read_square(BytesIO(store.read(path)), *sight))
+                shown.append(read_square(BytesIO(store.read(path)), *sight(description)))
             except Exception as error:  # decoders raise anything; one bad file must not cost the others
                 errors[path] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if shown:

@@ -30,10 +30,12 @@ def pin(bundle: Path, champion: Path, accepted: Path) -> bool:
 def holds(folder: Path, bundle: Path) -> bool:
     """Whether the folder holds that bundle, to the byte."""
     try:
+        if candidate_id(folder) != candidate_id(bundle):
+            return False
         check_bundle(folder)
     except (ValueError, FileNotFoundError):
         return False
-    return candidate_id(folder) == candidate_id(bundle)
+    return True
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -24,10 +24,11 @@ class Asked:
 
 
 def reaudited(rows: "pd.DataFrame", columns: tuple[str, ...], bundle: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(was, is, is_worse, reason, changed, left_out, n), and the new verdict. ValueError where the bundle holds no rules.
+    """(was, is, is_worse, reason, changed, left_out, n_required, n), and the new verdict. ValueError: the bundle has no rules.
 
     `rows` need y_true, y_pred, p_<class>, image_id, group_id and the columns. Both verdicts are by the rules that could be
-    asked again: a rule on a column that isn't given, or against a model that isn't here, says nothing of a change.
+    asked again: a rule on a column that isn't given, or against a model that isn't here, says nothing of a change. Where none
+    of these is required there is no verdict to compare, and `reason` says why.
     """
     from tasks.core.bias.counts import Settings
     from tasks.core.bias.table import table_of, with_intersections
@@ -53,8 +54,17 @@ def reaudited(rows: "pd.DataFrame", columns: tuple[str, ...], bundle: Path) -> t
         for old, new in zip(asked.entries, verdict["rules"], strict=True)
         if old["verdict"] != new["verdict"]
     ]
-    told = {"was": was, "is": now, "is_worse": now == FAIL != was, "reason": verdict["reason"], "changed": changed}
-    return told | {"left_out": asked.left_out, "n": len(rows)}, verdict
+    n_required = sum(rule.required for rule in asked.rules)
+    reason = verdict["reason"] if n_required else without_required(before["rules"])
+    told = {"was": was, "is": now, "is_worse": now == FAIL != was, "reason": reason, "changed": changed}
+    return told | {"left_out": asked.left_out, "n_required": n_required, "n": len(rows)}, verdict
+
+
+def without_required(rules: list[dict[str, Any]]) -> str:
+    """Why no verdict can be compared, where no required rule could be asked again."""
+    if n := sum(rule["required"] for rule in rules):
+        return f"none of the {n} required rule(s) of the registered audit can be asked again, so its verdict is not confirmed"
+    return "the registered audit has no required rule, so it gave no verdict that these labels could change"
 
 
 def asked_again(before: dict[str, Any], columns: tuple[str, ...]) -> Asked:

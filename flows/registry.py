@@ -1,5 +1,6 @@
 """What the registry knows: versions, aliases and tags, asked through the stage that registers; and each one's lineage."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.chosen_model import CHAMPION
 from flows.lineage import data_md5, made_bundle, params_sha256, path_md5, read_lock, recorded_params
+from flows.pins import KEPT, holds
 from flows.ranks import tag_realised_ranks
-from tasks.core.bundle import candidate_id, check_bundle
-from tasks.core.files import read_json
+from tasks.core.bundle import MANIFEST, candidate_id, check_bundle
+from tasks.core.files import read_json, whole_folder
 from tasks.core.runtime import acclimate_home
 from tasks.register_model import keep_lock, kept_lock, lineage_tags, open_registry, sync_registry
 
@@ -36,16 +39,21 @@ class Version:
 
     def checked_folder(self) -> Path:
         """The bundle's folder. ValueError where it isn't here, or isn't what was registered, to the byte."""
-        if not self.folder.is_dir():
+        remedy = f"bring it from DVC's remote with `acclimate registry fetch {self.number}`"
+        again = "`acclimate registry sync` does so where data/bundle or data/given/champion still holds it"
+        if not (self.folder / MANIFEST).is_file():
             raise ValueError(
-                f"{self.name} version {self.number} is registered, but its bundle {self.folder} is missing here"
+                f"{self.name} version {self.number} is registered, but its bundle {self.folder} is missing here; {remedy}"
             )
         if (found := candidate_id(self.folder)) != self.candidate:
             raise ValueError(
                 f"the bundle {self.folder} has a manifest of sha256 {found[:16]}, not the one that was registered; "
-                "restore it from a copy or from DVC"
+                f"register it again ({again}), or {remedy}"
             )
-        check_bundle(self.folder)
+        try:
+            check_bundle(self.folder)
+        except ValueError as error:
+            raise ValueError(f"{error} ({again}), or {remedy}") from None
         return self.folder
 
 
@@ -99,13 +107,30 @@ def move_alias(version: Version, alias: str) -> None:
 
 
 def sync(bundle: Path, name: str) -> str:
-    """One line on what was done: the bundle is registered, and its lineage complete once its run has ended."""
+    """One line on what was done: the bundle is registered and whole, and its lineage complete once its run has ended."""
     told = sync_registry(bundle, name)
+    mended = replace_damaged(bundle)
     note_lineage(bundle, name)
-    folders = {version.number: version.folder for version in versions(name)}
+    known = versions(name)
     with open_registry() as client:
-        tag_realised_ranks(client, name, folders)
-    return told
+        tag_realised_ranks(client, name, {version.number: version.folder for version in known})
+    (version,) = (each for each in known if each.candidate == candidate_id(bundle))
+    if CHAMPION in version.aliases:
+        told = (
+            f"candidate {version.candidate[:12]} is registered as {name} version {version.number}; it is the {CHAMPION}"
+        )
+    return f"{told}; {mended}" if mended else told
+
+
+def replace_damaged(bundle: Path) -> str | None:
+    """What was done: a registered copy of this candidate that was damaged is the whole one again. None where there was none."""
+    stored = acclimate_home() / "bundles" / candidate_id(bundle)
+    if not stored.is_dir() or holds(stored, bundle):
+        return None
+    check_bundle(bundle)
+    with whole_folder(stored) as part:
+        shutil.copytree(bundle, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns(KEPT))
+    return f"the damaged {stored} was replaced by {bundle}"
 
 
 def note_lineage(bundle: Path, name: str) -> None:

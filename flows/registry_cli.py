@@ -60,12 +60,15 @@ def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 @registry.command()
 def sync() -> None:
-    """Registers the bundle of the last run if need be, and completes what an interrupted promotion left undone."""
+    """Registers the last run's bundle if need be, mends damaged copies, and completes an interrupted promotion."""
+    from flows.registry import replace_damaged
     from flows.registry import sync as sync_bundle
-    from flows.review import settle
+    from flows.review import CHAMPION_FOLDER, settle
 
     with plain_errors():
         name, bundle = model_name(), Path("data/bundle")
+        if (CHAMPION_FOLDER / "manifest.json").exists() and (mended := replace_damaged(CHAMPION_FOLDER)):
+            typer.echo(mended)
         if bundle.exists():
             typer.echo(sync_bundle(bundle, name))
         else:
@@ -117,6 +120,16 @@ def show(which: Which) -> None:
 
 
 @registry.command()
+def fetch(which: Which) -> None:
+    """Brings a version's bundle from DVC's remote to this machine, checked to the byte."""
+    from flows.fetch import fetch as fetch_bundle
+    from flows.registry import find
+
+    with plain_errors():
+        typer.echo(fetch_bundle(find(model_name(), which), tell=warn))
+
+
+@registry.command()
 def diff(a: Which, b: Which) -> None:
     """Shows all in which two versions differ: lineage, figures, parameters, files."""
     from flows.registry import differences, find
@@ -137,14 +150,24 @@ def history() -> None:
     with plain_errors():
         name = model_name()
         events = read_promotions(promotions_path(), name)
-        columns = ["time", "event", "version", "candidate", "before it", "by", "role", "reason"]
+        columns = ["time", "event", "version", "candidate", "before it", "by", "approved by", "reason"]
         show_table(f"{name}: champions", columns, [event_row(event) for event in events])
 
 
 def event_row(event: "Event") -> list[str]:
+    """A line of the history: who moved the champion, and who had approved it, each with the role that they gave."""
+    from flows.review import reviews_folder
+    from tasks.core.reviews import APPROVE, read_review
+
     before = event.previous[:12] if event.previous else "none"
     told = [event.time, event.event.replace("_", " "), event.version, event.candidate[:12], before]
-    return [*told, event.by, event.role, event.reason]
+    votes = [vote for vote in read_review(reviews_folder(), event.candidate).votes if vote.decision == APPROVE]
+    approved_by = ", ".join(named(vote.reviewer, vote.role) for vote in votes)
+    return [*told, named(event.by, event.role), approved_by, event.reason]
+
+
+def named(name: str, role: str) -> str:
+    return f"{name} ({role})" if role else name
 
 
 @registry.command()

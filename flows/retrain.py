@@ -1,6 +1,6 @@
 """Retraining on schedule: a run in a checkout of its own, from what was given to a candidate that asks for its review."""
 
-import json
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flows.graph import TARGET
 from flows.notify import notify
-from flows.registry import Version, find
-from flows.results import BUNDLE, read_results, register_again
+from flows.registry import Version, find, versions
+from flows.results import BUNDLE, metric_rows, read_results, register_again
 from flows.review import reviews_folder, settle
 from flows.run_lock import run_lock
 from flows.run_record import (
@@ -30,26 +30,28 @@ from flows.run_record import (
 from flows.worktree import (
     GIVEN,
     add_tree,
+    clear_tree,
     commit_given,
     commit_results,
     fetch_data,
     git,
     inside,
-    is_up_to_date,
     link_places,
+    news,
     push_data,
     remove_tree,
     share_cache,
     take_labels,
     use_data,
 )
-from tasks.core.bundle import candidate_id
-from tasks.core.files import write_json
+from tasks.core.bundle import MANIFEST, candidate_id
+from tasks.core.files import read_json, write_json
 from tasks.core.reviews import PENDING, read_review
 from tasks.core.runtime import acclimate_home
 
 BRANCH = "acclimate/"
 N_KEPT_TREES = 3  # of runs that failed, the newest
+N_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def retrain(workspace: Path, data: Path | None, drivers: Drivers) -> Run:
     """
     workspace, home = workspace.resolve(), acclimate_home()
     data = data and data.absolute()
-    for dead in sweep():
+    for dead in swept():
         drivers.tell(f"the run {dead.run_id} is dead: {dead.told}")
     run = new_run()
     with beating(run):
@@ -122,9 +124,11 @@ def retrain_here(workspace: Path, data: Path | None, course: Course) -> tuple[st
         use_data(data)
     check_places(read_params())
     course.step("looking for what is new")
-    if is_up_to_date(TARGET):
+    if not (new := news(TARGET)):
         settle(model_name(), tell=tell)
         return NOTHING_NEW, "data, labels, parameters and code are those of the last run on this branch"
+    told = f" and {len(new) - N_SHOWN} more" if len(new) > N_SHOWN else ""
+    tell(f"new since the last run on this branch: {', '.join(new[:N_SHOWN])}{told}")
     course.step("pinning champion and accepted profile")
     for line in settle(model_name(), tell=tell):
         tell(line)
@@ -144,17 +148,18 @@ def propose(course: Course, has_remote: bool) -> tuple[str, str]:
     course.run = replace(course.run, candidate=version.candidate, branch=branch)
     course.step("committing and sharing the results")
     is_new = commit_results(branch, commit_message(version, course.run.run_id))
+    twin = twin_sentence(version)
     if has_remote:
         push_data(tell)
     course.step("asking for the review")
-    asked = ask_review(version, branch, course.drivers)
+    asked = ask_review(version, branch, course.drivers, twin) + (f"; {twin}" if twin else "")
     named = f"{version.name} version {version.number}, candidate {version.candidate[:12]}"
     if not is_new:
         return NOTHING_NEW, f"the stages made {named} again, which stands on the branch {branch}{asked}"
     return DONE, f"{named} is on the branch {branch}{asked}"
 
 
-def ask_review(version: Version, branch: str, drivers: Drivers) -> str:
+def ask_review(version: Version, branch: str, drivers: Drivers, twin: str) -> str:
     """How people were asked, as the end of a sentence. Each candidate's review is asked for until that has succeeded once."""
     if read_review(reviews_folder(), version.candidate).decision != PENDING:
         return "; its review is closed"
@@ -170,6 +175,8 @@ def ask_review(version: Version, branch: str, drivers: Drivers) -> str:
         "branch": branch,
         "to decide": f"acclimate review show {version.number}",
     }
+    if twin:
+        facts["note"] = twin
     if form := drivers.open_form(version):
         facts["form"] = form
     sent = notify(f"{version.name} version {version.number} waits for its review", facts, tell=drivers.tell)
@@ -177,12 +184,34 @@ def ask_review(version: Version, branch: str, drivers: Drivers) -> str:
     return f" and waits for its review; told by {' and '.join(sent)}" if sent else " and waits for its review"
 
 
+def twin_sentence(version: Version) -> str:
+    """That an earlier version has the same weights, and which files are new; empty where none has.
+
+    A label that training doesn't see (hidden by target_labels_per_class, say) still stands in the report.
+    """
+    weights = version.tags.get("weights_sha256")
+    twins = [each for each in versions(version.name) if each.tags.get("weights_sha256") == weights]
+    if not (earlier := [each for each in twins if int(each.number) < int(version.number)]):
+        return ""
+    of_both = [bundle_files(each) for each in (earlier[-1], version)]
+    new = [name for name, sha256 in of_both[1].items() if of_both[0].get(name) != sha256]
+    told = f"its weights are those of version {earlier[-1].number}: what is new has not changed the model"
+    return f"{told}, only {', '.join(new)}" if all(of_both) else told
+
+
+def bundle_files(version: Version) -> dict[str, str]:
+    """The sha256 of each file of the version's bundle; none where the bundle is not here."""
+    path = version.folder / MANIFEST
+    return dict(read_json(path, made_by="register_model")["files"]) if path.exists() else {}
+
+
 def commit_message(version: Version, run_id: str) -> str:
     """Candidate, verdict and figures on the target's test images."""
-    results = read_results()
-    figures = [f"{name}: {json.dumps(value, sort_keys=True)}" for name, value in (results.metrics or {}).items()]
+    rows = metric_rows(read_results().metrics or {})
+    figures = [f"{row['model']}: accuracy {row['accuracy']} ({row['interval']}), n = {row['n']}" for row in rows]
     verdict = f"verdict {version.tags.get('verdict', '')}, decision {version.tags.get('decision', '')}"
-    lines = [f"Candidate {version.candidate[:12]}: {verdict}", "", f"Retraining run {run_id}", *figures]
+    lines = [f"Candidate {version.candidate[:12]}: {verdict}", "", f"Retraining run {run_id}"]
+    lines += ["", "Target test images:", *figures] if figures else []
     return "\n".join(lines)
 
 
@@ -205,6 +234,15 @@ def tell_of_changes(workspace: Path, tell: Callable[[str], None]) -> None:
             f"{', '.join(given)} take part as they are, and are committed on the candidate's branch: commit them in {workspace}, "
             "too, before you merge it"
         )
+
+
+def swept() -> list[Run]:
+    """Runs that were found dead now. What this machine's left of their checkouts is removed: the next run needs none of it."""
+    found = sweep()
+    for run in found:
+        if run.host == socket.gethostname():  # elsewhere it may only be out of reach
+            clear_tree(run.tree)
+    return found
 
 
 def drop_old_trees(workspace: Path) -> None:

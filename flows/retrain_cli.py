@@ -59,9 +59,10 @@ def no_form(_version: "Version") -> str:
 
 def list_runs() -> None:
     """Prints every run, after marking those dead that ended without a word."""
-    from flows.run_record import read_runs, sweep
+    from flows.retrain import swept
+    from flows.run_record import read_runs
 
-    sweep()
+    swept()
     rows = [[run.run_id, run.started, run.state, run.step, run.candidate[:12], run.told] for run in read_runs()]
     show_table("retraining runs", ["run", "started", "state", "last step", "candidate", "told"], rows)
 

@@ -173,7 +173,7 @@ def promote(
     by: Annotated[str | None, typer.Option(help="Who promotes; the login name if not said.")] = None,
     role: Role = "",
 ) -> None:
-    """Makes an approved candidate the champion; nothing else can."""
+    """Makes an approved candidate the champion."""
     from flows.registry import find
     from flows.review import Statement, approved
     from flows.review import promote as make_champion

@@ -6,11 +6,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+LOOK_AGAIN_S = 1.0
 
 
 @contextmanager
@@ -22,6 +25,22 @@ def run_lock(home: Path, workspace: Path, *, tell: Callable[[str], None]) -> Ite
             fcntl.flock(handle, fcntl.LOCK_EX)
         _write(handle)
         yield  # the kernel drops the lock with the file, also when the process is killed
+
+
+@contextmanager
+def first_free(home: Path, places: Sequence[Path], *, tell: Callable[[str], None]) -> Iterator[Path]:
+    """Holds the lock of the first place that is free; where none is, `tell` gets one message, and the next free one is taken."""
+    with ExitStack() as opened:
+        handles = {place: opened.enter_context(_lock_file(home, place)) for place in places}
+        operation, is_told = fcntl.LOCK_EX | fcntl.LOCK_NB, False
+        while (found := next((place for place in places if _taken(handles[place], operation)), None)) is None:
+            if not is_told:
+                listed = "; ".join(f"{place} is held by {_read(handles[place])}" for place in places)
+                tell(f"waiting for the first that is free: {listed}")
+            is_told = True
+            time.sleep(LOOK_AGAIN_S)
+        _write(handles[found])
+        yield found
 
 
 def lock_holder(home: Path, workspace: Path) -> str | None:

@@ -105,7 +105,7 @@ def sweep() -> list[Run]:
     for run in read_runs():
         if run.state == RUNNING and (cause := death_of(run)):
             end_all_of(run)
-            told = f"{cause}, while {run.step}; its folder is {run.tree}"
+            told = f"{cause}, while {run.step}"
             ended = datetime.now(UTC).isoformat(timespec="seconds")
             found.append(write_run(Run(**asdict(run) | {"state": DEAD, "told": told, "ended": ended})))
     return found

@@ -1,5 +1,7 @@
 """`acclimate serve`: answers over HTTP with a registered model, and follows its alias."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +10,10 @@ from flows.chosen_model import CHAMPION
 from flows.data_cli import plain_errors
 
 if TYPE_CHECKING:
+    import socket
+
     import uvicorn
+    from fastapi import FastAPI
 
     from flows.served_model import ServedModel
     from flows.uploads import Limits
@@ -63,12 +68,27 @@ def serve(  # noqa: PLR0913  each is an option of the command
 
 def run(served: "ServedModel", limits: "Limits", n_workers: int, *, host: str, port: int, every_s: float) -> None:
     """Serves until it is told to stop; what is in hand is answered first. ValueError where the port is taken."""
-    import socket
     import threading
 
     from flows.served_model import follow
 
     server = make_server(served, limits, n_workers)
+    with listening_at(host, port) as (listening, address):
+        say(f"{served.wanted.name} version {served.current.version.number} answers on {address}")
+        stop = threading.Event()
+        follower = threading.Thread(target=follow, args=(served, every_s, stop, say), daemon=True)
+        follower.start()
+        try:
+            server.run(sockets=[listening])
+        finally:
+            stop.set()
+
+
+@contextmanager
+def listening_at(host: str, port: int) -> Iterator[tuple["socket.socket", str]]:
+    """A socket that is bound there, and its web address. ValueError where the port is taken."""
+    import socket
+
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,26 +99,27 @@ def run(served: "ServedModel", limits: "Limits", n_workers: int, *, host: str, p
                 f"{host}:{port} can't be listened on ({error.strerror}); name another --port or --host"
             ) from None
         place = f"[{host}]" if ":" in host else host
-        number = served.current.version.number
-        say(f"{served.wanted.name} version {number} answers on http://{place}:{listening.getsockname()[1]}")
-        stop = threading.Event()
-        follower = threading.Thread(target=follow, args=(served, every_s, stop, say), daemon=True)
-        follower.start()
-        try:
-            server.run(sockets=[listening])
-        finally:
-            stop.set()
+        yield listening, f"http://{place}:{listening.getsockname()[1]}"
 
 
 def make_server(served: "ServedModel", limits: "Limits", n_workers: int) -> "uvicorn.Server":
-    import uvicorn
-
     from flows.serving import make_app
 
+    return server_of(make_app(served, limits, n_workers))
+
+
+def server_of(app: "FastAPI") -> "uvicorn.Server":
+    import uvicorn
+
     config = uvicorn.Config(
-        make_app(served, limits, n_workers), log_level="warning", http="h11", ws="none", lifespan="off", server_header=False,
+        app,
+        log_level="warning",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        server_header=False,
         timeout_graceful_shutdown=10,
-    )  # fmt: skip
+    )
     return uvicorn.Server(config)
 
 

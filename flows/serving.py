@@ -19,7 +19,7 @@ RETRY_AFTER_S = 1
 IMAGE = {"schema": {"type": "string", "format": "binary"}}
 FILES = {
     "type": "object",
-    "properties": {"images": {"type": "array", "items": IMAGE["schema"]}},
+    "properties": {"images": {"type": "array", "minItems": 1, "items": IMAGE["schema"]}},
     "required": ["images"],
 }
 BODY = {"required": True, "content": {FORM: {"schema": FILES}, "image/*": IMAGE, "application/octet-stream": IMAGE}}

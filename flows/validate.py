@@ -154,8 +154,8 @@ def listed(request: Request) -> tuple["Store", "pd.DataFrame"]:
     store = open_store(place)
     entries = store.entries()
     layout = request.layout or guessed_layout(entries)
-    if entries:
-        say(f"layout: {layout}" + ("" if request.layout else " (guessed; say another with --layout)"))
+    if entries and not request.layout:
+        say(f"layout: {layout} (guessed; say another with --layout)")
     if ignored := store.ignored():
         told = ", ".join(f"{n} {suffix or 'without ending'}" for suffix, n in sorted(ignored.items()))
         say(f"files that are no images were left out: {told}")
@@ -193,7 +193,10 @@ def named_columns(asked: dict[str, str | None], given: list[str], table: Path) -
         found = {name.lower(): name for name in given}
         names[what] = asked[what] or next((found[name] for name in usual if name in found), None)
     if names["path"] is None:
-        raise ValueError(f"{table} has no column of paths; it has {', '.join(given)}; name it with --path-column")
+        raise ValueError(
+            f"{table} has no column of paths; it has {', '.join(given)}; rename one to path (or name it to `acclimate validate` "
+            "with --path-column)"
+        )
     return names
 
 

@@ -15,11 +15,13 @@ def verify(
     rerun: Annotated[bool, typer.Option("--rerun", help="Run its commit's pipeline anew in a fresh clone.")] = False,
 ) -> None:
     """Hashes bundle, code, parameters, environment and data anew; exit code 1 unless all are as registered."""
+    from flows.dvc_process import check_project
     from flows.registry import find
     from flows.verify import OK
     from flows.verify import verify as findings_of
 
     with plain_errors():
+        check_project()
         version = find(model_name(), which)
         findings = findings_of(version)
         if rerun and findings[0].verdict == OK:

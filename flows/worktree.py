@@ -35,10 +35,10 @@ def git(*arguments: str, at: Path | None = None) -> str:
     return done.stdout.strip()
 
 
-def add_tree(workspace: Path, tree: Path) -> tuple[str, Path]:
-    """The commit that the workspace's branch stands at, and the project's folder in a new checkout of it."""
+def add_tree(workspace: Path, tree: Path, commit: str = "HEAD") -> tuple[str, Path]:
+    """The commit, that of the workspace's branch unless told, and the project's folder in a new checkout of it."""
     try:
-        commit, inner = git("rev-parse", "HEAD", at=workspace), git("rev-parse", "--show-prefix", at=workspace)
+        commit, inner = git("rev-parse", commit, at=workspace), git("rev-parse", "--show-prefix", at=workspace)
     except ValueError as error:
         raise ValueError(f"retraining starts from a commit, and {workspace} has none: {error}; commit first") from None
     git("worktree", "add", "--quiet", "--detach", str(tree), commit, at=workspace)
@@ -50,6 +50,17 @@ def add_tree(workspace: Path, tree: Path) -> tuple[str, Path]:
 def remove_tree(workspace: Path, tree: Path) -> None:
     """Nothing; commits and branches that were made in it stay."""
     git("worktree", "remove", "--force", str(tree), at=workspace)
+
+
+def clear_tree(tree: Path) -> None:
+    """Nothing: what a killed run left of its checkout is gone, whole or not, and its repository knows it no more."""
+    try:
+        repository = git("rev-parse", "--path-format=absolute", "--git-common-dir", at=tree)
+    except ValueError:  # killed before git had written its part
+        repository = ""
+    shutil.rmtree(tree, ignore_errors=True)  # links to images and to DVC's cache are removed, not what they lead to
+    if repository and not tree.exists():
+        git("--git-dir", repository, "worktree", "prune")
 
 
 @contextmanager
@@ -72,7 +83,8 @@ def share_cache(workspace: Path) -> bool:
     found = dict(line.split("=", 1) for line in listed.splitlines() if "=" in line)
     settings = ConfigParser(interpolation=None)
     settings.read(workspace / ".dvc/config.local", encoding="utf-8")
-    changes = {"cache": {"dir": str(cache)}}
+    # autostage: else DVC advises after each stage to add dvc.lock to git, which we do
+    changes = {"cache": {"dir": str(cache)}, "core": {"autostage": "true"}}
     for key, value in found.items():
         section, _, name = key.removesuffix(".url").partition(".")
         if section == "remote" and key.endswith(".url") and value.startswith(os.sep):
@@ -160,25 +172,29 @@ def take_labels(workspace: Path) -> None:
         shutil.copyfile(labels, LABELS)
 
 
-def is_up_to_date(target: str) -> bool:
-    """Whether the commit's dvc.lock tells the results of all that the stages would read.
+def news(target: str) -> list[str]:
+    """What of all that the stages would read or have made is not as the commit's dvc.lock tells; nothing where it all is.
 
     What is only absent here was neither in the cache nor at a remote, and need not be made anew. What a promotion pinned is no
     news either: the same model would be trained and asked about again. Not `dvc repro --dry`: it fails where a stage never
     ran, because what it would read does not exist.
     """
-    changed = json.loads(dvc_output("status", "--json", "--with-deps", target))
-    return all(how == ABSENT for how in leaves(changed))
+    return changed_names(json.loads(dvc_output("status", "--json", "--with-deps", target)))
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """What stands innermost, e.g. "modified", or the name of a kind of change that has no path; pinned files aside."""
-    if isinstance(value, dict | list):
-        news = [item for path, item in value.items() if path not in PINNED] if isinstance(value, dict) else value
-        for item in news:
-            yield from leaves(item)
-    else:
-        yield value
+def changed_names(status: dict[str, Any]) -> list[str]:
+    """Paths and keys of parameters that DVC's status calls changed, each once; "the command of STAGE" where that is."""
+    found: dict[str, None] = {}
+    for stage, changes in status.items():
+        for change in changes:
+            if isinstance(change, str):  # "changed command", or that the stage is always run
+                found[f"the command of {stage}" if change == "changed command" else f"{stage} ({change})"] = None
+                continue
+            for kind in change.values():
+                for path, how in kind.items():
+                    names = how if isinstance(how, dict) else {path: how}  # of params.yaml: its keys
+                    found |= dict.fromkeys(n for n, state in names.items() if state != ABSENT and path not in PINNED)
+    return list(found)
 
 
 def commit_given(run_id: str) -> None:

@@ -1,29 +1,34 @@
 """audit_bias: for whom is the adopted model worse, since when, and the page that a reviewer decides from.
 
-reads   data/predictions.csv, data/errors and what the page shows: data/manifest.csv, data/manifest_valid.csv, data/facts.csv,
-        data/validation.json, data/selection.json, data/adoption.json, data/to_label.csv, data/to_label.png, data/history.csv,
-        data/metrics.json, data/augmentation
+reads   data/predictions.csv, data/errors, data/model (held_out.csv, model.json) and what the page shows: data/manifest.csv,
+        data/manifest_valid.csv, data/facts.csv, data/validation.json, data/selection.json, data/adoption.json,
+        data/to_label.csv, data/to_label.png, data/history.csv, data/metrics.json, data/augmentation
 writes  data/audit (verdict.json, by_group.csv, by_class.csv, changes.csv, composition.csv, report.html, summary.md),
         data/audit_metrics.json
 
 A failed audit is a result, not an error.
 """
 
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tasks.core.bias.agreement import differences, rates_of_cells
+from tasks.core.bias.breakdown import worst_by_column
 from tasks.core.bias.composition import composition, gaps
 from tasks.core.bias.counts import Settings
-from tasks.core.bias.estimates import own_intervals
+from tasks.core.bias.mitigation import Binary, Plan, mitigation
 from tasks.core.bias.rules import Rule
 from tasks.core.bias.table import AuditTable, table_of, with_intersections, with_slices
 from tasks.core.bias.verdict import audit
+from tasks.core.bias_columns import Origin
 from tasks.core.bias_markdown import markdown
 from tasks.core.bias_page import BiasFacts, ErrorSheet, render
-from tasks.core.champion import CHAMPION
+from tasks.core.calibration import calibrated
 from tasks.core.files import (
     file_sha256,
     read_json,
@@ -35,7 +40,7 @@ from tasks.core.files import (
     write_text,
 )
 from tasks.core.method_choice import SOURCE_ONLY
-from tasks.core.predictions import ADOPTED, of_model, read_predictions
+from tasks.core.predictions import ADOPTED, CHAMPION, of_model, read_predictions
 from tasks.core.report import ReportFacts
 from tasks.core.runtime import run_stage
 from tasks.params import Params, read_params
@@ -50,6 +55,8 @@ LINEAGE_FILES = {
     "predictions": "predictions.csv",
 }
 MAX_CHECKED = 10_000  # rows; fairlearn's frames take seconds beyond
+TINY = 1e-300
+Mitigated = tuple[pd.DataFrame | None, dict[str, Any] | None]
 AUDIT = "audit_"
 
 
@@ -68,13 +75,15 @@ def main() -> None:
     table = with_slices(with_intersections(plain, own.max_intersection_order), facts_of(plain), own.slices)
     rules = [Rule(**rule.model_dump()) for rule in own.rules]
     result = audit(table, rules, settings, known_groups(manifest, columns))
-    models = worst_groups(predictions, columns, settings)
+    thresholds, told = mitigated(predictions, manifest, params, settings)
+    result.verdict["mitigation"] = told
+    models = worst_groups(pd.concat([predictions, *([] if thresholds is None else [thresholds])]), columns, settings)
     composed = composition(composed_rows(manifest, predictions, columns), columns)
     facts = BiasFacts(
         name=params.register_model.name, verdict=result.verdict, by_group=result.by_group, by_class=result.by_class,
         changes=result.changes, composition=composed, gaps=gaps(composed), error_sheets=error_sheets(), models=models,
-        rules_text=own.model_dump_json(indent=1), lineage=lineage(params),
-        pipeline=report_facts(predictions),
+        rules_text=own.model_dump_json(indent=1, exclude={"columns_explained"}), lineage=lineage(params),
+        origin=origin(params, table), pipeline=report_facts(predictions),
     )  # fmt: skip
     with whole_folder(DATA / "audit") as folder:
         write_json(folder / "verdict.json", result.verdict)
@@ -124,6 +133,22 @@ def known_groups(manifest: pd.DataFrame, columns: list[str]) -> dict[str, list[s
     return {name: sorted(set(n.index[n > 1]) - {""}) for name, n in n_ids.items()}
 
 
+def origin(params: Params, table: AuditTable) -> Origin:
+    """Where the columns come from: the table that build_manifest read, or the folders' names."""
+    own = params.build_manifest
+    name = Path(own.table).name
+    is_table = Path(own.table) != Path(own.root)
+    if is_table and own.columns.group:
+        given = f"Column “{own.columns.group}” of {name}"
+    elif not is_table and "group" in own.layout.split("/"):
+        given = f"Name of a folder (the level “group” of {own.layout})"
+    else:
+        given = "No column says which images belong together"
+    together = f"{given}; copies and near-copies that the checks of the data found share one too."
+    n_clusters = None if table.clusters_N is None else int(table.clusters_N.max()) + 1
+    return Origin(name, together, n_clusters, params.audit_bias.columns_explained)
+
+
 def composed_rows(manifest: pd.DataFrame, predictions: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The accepted images with plain column names, and the test's labels, which their own file holds."""
     true = of_model(predictions, ADOPTED).set_index("image_id")["y_true"]
@@ -136,16 +161,7 @@ def worst_groups(predictions: pd.DataFrame, columns: list[str], settings: Settin
     rows = []
     for model in predictions["model"].unique():
         table = table_of(audited_rows(predictions, model), columns=columns)
-        (whole,) = own_intervals(table, "", "accuracy", settings)
-        low, high = whole.interval(settings.confidence)
-        first = {"model": model, "n": whole.n, "accuracy": whole.value, "accuracy_low": low, "accuracy_high": high}
-        for column in table.columns:
-            seen = [g for g in own_intervals(table, column, "accuracy", settings) if g.n >= settings.min_group_size]
-            if seen:
-                worst = min(seen, key=lambda group: group.value)
-                low, high = worst.interval(settings.confidence)
-                told = {"worst_group": worst.group, "worst_n": worst.n, "worst": worst.value}
-                rows.append(first | {"column": column} | told | {"worst_low": low, "worst_high": high})
+        rows += [{"model": model} | row for row in worst_by_column(table, settings)]
     return pd.DataFrame(rows)
 
 
@@ -174,22 +190,72 @@ def error_sheets() -> tuple[ErrorSheet, ...]:
 
 
 def check_against_fairlearn(table: AuditTable, settings: Settings) -> None:
-    """fairlearn defines the point values; ours, counted faster, must equal them. Only up to 10,000 rows."""
+    """fairlearn's MetricFrame, with scikit-learn's counts, defines the point values; ours, counted faster, must equal them.
+
+    Only up to 10,000 rows.
+    """
     from fairlearn.metrics import MetricFrame, count
-    from sklearn.metrics import accuracy_score
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, multilabel_confusion_matrix
 
     if len(table.y_true_N) > MAX_CHECKED:
         return
+    cells = partial(multilabel_confusion_matrix, labels=np.arange(len(table.classes)))
     for column, grouping in table.columns.items():
-        frame = MetricFrame(
-            metrics={"accuracy": accuracy_score, "n": count},
-            y_true=table.y_true_N, y_pred=table.y_pred_N, sensitive_features=pd.Series(grouping.codes_N, name=column),
-        )  # fmt: skip
-        theirs = frame.by_group.loc[np.arange(len(grouping.names))].astype(float)
-        ours = own_intervals(table, column, "accuracy", settings)
-        is_equal = np.allclose(theirs["accuracy"], [group.value for group in ours])
-        if not (is_equal and (theirs["n"] == [group.n for group in ours]).all()):
-            raise AssertionError(f"accuracy by {column} differs from fairlearn's MetricFrame: {theirs}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a group that lacks a class
+            frame = MetricFrame(
+                metrics={"accuracy": accuracy_score, "balanced_accuracy": balanced_accuracy_score, "n": count, "cells": cells},
+                y_true=table.y_true_N, y_pred=table.y_pred_N, sensitive_features=pd.Series(grouping.codes_N, name=column),
+            )  # fmt: skip
+            theirs = frame.by_group.loc[np.arange(len(grouping.names))]
+        values = {name: theirs[name].to_numpy(float) for name in ("accuracy", "balanced_accuracy", "n")}
+        if differing := differences(table, column, settings, values | rates_of_cells(np.stack([*theirs["cells"]]))):
+            raise AssertionError(f"{', '.join(differing)} by {column}: ours differ from fairlearn's MetricFrame")
+
+
+def mitigated(predictions: pd.DataFrame, manifest: pd.DataFrame, params: Params, settings: Settings) -> Mitigated:
+    """The test's rows under thresholds per group as one more model, and what the verdict says of them; None where not asked."""
+    asked = params.audit_bias.threshold_optimizer
+    if asked is None:
+        return None, None
+    test = audited_rows(predictions, ADOPTED)
+    y_pred, told = mitigation(labelled_validation(manifest), test, Plan(**asked.model_dump()), votes, settings)
+    rows = of_model(predictions, ADOPTED).assign(model=f"{ADOPTED}, thresholds by {asked.column}", y_pred=y_pred)
+    return (None if told["reason"] else rows), told
+
+
+def labelled_validation(manifest: pd.DataFrame) -> pd.DataFrame:
+    """What the adopted model says of the target's validation images, at its temperature, with their labels.
+
+    Nothing was learnt from these images; their labels chose the method and the temperature, and neither the guard's nor the
+    test's are among them.
+    """
+    adopted = read_json(DATA / "adoption.json", made_by="guard_adaptation")["adopted"]
+    temperature = read_json(DATA / "model/model.json", made_by="finetune_model")["temperature"][adopted]
+    held_out = of_model(read_table(DATA / "model/held_out.csv", made_by="finetune_model"), adopted)
+    labelled = manifest[(manifest["domain"] == "target") & (manifest["split"] == "val") & (manifest["label"] != "")]
+    rows = (
+        labelled.rename(columns=lambda name: str(name).removeprefix(AUDIT))
+        .drop(columns="split")
+        .merge(held_out, on="image_id")
+    )
+    shares = [name for name in held_out.columns if name.startswith("p_")]
+    rows[shares] = calibrated(np.log(rows[shares].to_numpy(float).clip(min=TINY)), temperature)
+    return rows.assign(y_true=rows["label"])
+
+
+def votes(asked: Binary, plan: Plan, seed: int) -> np.ndarray:
+    """(N,) yes or no by fairlearn's thresholds (Hardt et al. 2016), which mix two of them by lot to meet the constraint."""
+    from fairlearn.postprocessing import ThresholdOptimizer
+    from sklearn.linear_model import LinearRegression
+
+    score = LinearRegression()
+    score.coef_, score.intercept_ = np.ones(1), 0.0  # as fitted: its one feature is the score already
+    optimizer = ThresholdOptimizer(
+        estimator=score, constraints=plan.constraint, objective=f"{plan.objective}_score", prefit=True, predict_method="predict"
+    ).fit(asked.score_V[:, None], asked.is_yes_V, sensitive_features=asked.group_V)  # fmt: skip
+    said = optimizer.predict(asked.score_N[:, None], sensitive_features=asked.group_N, random_state=seed)
+    return np.asarray(said, bool)
 
 
 def report_facts(predictions: pd.DataFrame) -> ReportFacts:

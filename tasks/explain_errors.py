@@ -9,6 +9,7 @@ It measures nothing and decides nothing: it shows a reviewer where to look.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,11 +31,11 @@ from tasks.core.error_sheets import (
     worst_groups,
 )
 from tasks.core.files import read_json, whole_folder, write_table
-from tasks.core.images import ImageFiles
 from tasks.core.manifest import part, read_valid_manifest
-from tasks.core.model import ImageModel, load_weights, network, split_head
+from tasks.core.model import ImageModel
 from tasks.core.predictions import ADOPTED, of_model, read_predictions
 from tasks.core.runtime import run_stage, use_machine
+from tasks.core.trained import images_of, load_network
 from tasks.params import Params, read_params
 
 MODEL = Path("data/model")
@@ -63,19 +64,15 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Adopted:
-    """The adopted network, ready to be asked, and how images are shown to it."""
+    """The adopted network, ready to be asked, its description, and where its images lie."""
 
     model: ImageModel
-    classes: list[str]
-    files: ImageFiles
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    description: dict[str, Any]
+    root: Path
     device: str
 
     def images(self, rows: pd.DataFrame) -> ImageList:
-        return ImageList(
-            self.files, tuple(rows["image_id"]), tuple(rows["path"]), (-1,) * len(rows), self.mean, self.std
-        )
+        return images_of(rows, self.description, self.root)
 
     def features(self, rows: pd.DataFrame, batch_size: int) -> Iterator[np.ndarray]:
         """(n, D) of each batch: what the head sees."""
@@ -86,14 +83,10 @@ class Adopted:
 
 def adopted_network(params: Params) -> Adopted:
     device = use_machine(params.runtime.device, params.runtime.n_threads)
-    told = read_json(MODEL / "model.json", made_by="finetune_model")
+    description = read_json(MODEL / "model.json", made_by="finetune_model")
     name = read_json(Path("data/adoption.json"), made_by="guard_adaptation")["adopted"]
-    model = split_head(network(told["architecture"], len(told["classes"])), len(told["classes"]))
-    load_weights(model, MODEL / f"{name}.safetensors")
-    sight = (told["image_px"], told["interpolation"], told["crop_share"])
-    files = ImageFiles(Path(params.build_manifest.root), *sight)
-    ready = model.to(device).eval().requires_grad_(False)
-    return Adopted(ready, told["classes"], files, tuple(told["mean"]), tuple(told["std"]), device)
+    model = load_network(MODEL / f"{name}.safetensors", description, device).requires_grad_(False)
+    return Adopted(model, description, Path(params.build_manifest.root), device)
 
 
 def with_neighbours(adopted: Adopted, errors: pd.DataFrame, training: pd.DataFrame, batch_size: int) -> pd.DataFrame:
@@ -115,12 +108,14 @@ def pictures_of(
     """By image_id what a line shows: the image as the network sees it, the overlay, the nearest training images."""
     images, found = adopted.images(errors), {}
     for place, row in enumerate(errors.to_dict("records")):
-        weights_C = margin_weights(adopted.classes, guess=row["y_pred"], truth=row["y_true"]).to(adopted.device)
+        weights_C = margin_weights(adopted.description["classes"], guess=row["y_pred"], truth=row["y_true"]).to(
+            adopted.device
+        )
         x_1CHW = images.batch([place]).to(adopted.device)
         map_HW = saliency(adopted.model, x_1CHW, weights_C, window_share=window_share, batch_size=batch_size)
-        image_HW3 = adopted.files[row["path"]]
+        image_HW3 = images.files[row["path"]]
         paths = [row[f"nearest_{k}_path"] for k in range(1, N_NEAREST + 1)]
-        near = [adopted.files[path] for path in paths if path]
+        near = [images.files[path] for path in paths if path]
         found[row["image_id"]] = [image_HW3, overlay(image_HW3, map_HW), *near]
     return found
 

@@ -26,7 +26,7 @@ from tasks.core.adaptation.frozen import FrozenSettings
 from tasks.core.adaptation.label_shift import LabelShift
 from tasks.core.adaptation.refusals import Limits, why_idle, why_not
 from tasks.core.batches import ImageList
-from tasks.core.champion import CHAMPION, CHAMPION_PATH, champion_probabilities
+from tasks.core.champion import CHAMPION_PATH, champion_probabilities
 from tasks.core.features import read_features
 from tasks.core.files import file_sha256, read_json, text_sha256, whole_folder, write_json, write_table
 from tasks.core.images import ImageFiles
@@ -59,6 +59,7 @@ from tasks.core.outcomes import (
 )
 from tasks.core.phases import FitSettings, HeadPhase, NetPhase
 from tasks.core.plans import Phase, Trained, within_budget
+from tasks.core.predictions import CHAMPION
 from tasks.core.runtime import ResumeState, run_stage, use_machine
 from tasks.core.synthesis import manifest_rows, read_synthetic
 from tasks.core.training import HISTORY_COLUMNS

@@ -22,12 +22,11 @@ from tasks.core.labels import asked_labels, read_labels
 from tasks.core.manifest import HELD_OUT, part, read_valid_manifest
 from tasks.core.method_choice import SOURCE_ONLY, Gate, adoption_gates, scored_of
 from tasks.core.numbered_sheet import numbered_sheet
-from tasks.core.predictions import of_model
+from tasks.core.predictions import CHAMPION, of_model
 from tasks.core.runtime import run_stage
 from tasks.params import Params, read_params
 
 MODEL = Path("data/model")
-CHAMPION = "champion"
 TO_LABEL_COLUMNS = ["path", "label", "source_only", "adapted", "asked_of"]
 ASKED_OF_LENGTH = 16
 THUMBNAIL_PX = 96

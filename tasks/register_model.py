@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.bundle import candidate_id, check_bundle, write_bundle
-from tasks.core.card import model_card
 from tasks.core.costs import read_cost
 from tasks.core.files import file_sha256, read_json, whole_file, whole_folder, write_json, write_text
 from tasks.core.runtime import acclimate_home, quiet_tools, run_stage
@@ -33,6 +32,8 @@ ALIAS = "challenger"
 
 
 def main() -> None:
+    from tasks.core.card import model_card  # brings scipy.stats: a second that nobody who asks the registry should wait
+
     name = read_params().register_model.name
     data = Path("data")
     description = read_json(data / "model/model.json", made_by="finetune_model")

@@ -11,14 +11,22 @@ from setuptools import find_namespace_packages
 
 from flows.audit_cli import BASELINE, RULES
 from tasks.params.audit_file import read_audit_rules
-from tasks.params.auditing import AuditRules, problems_between_audit_rules
+from tasks.params.auditing import AuditRules, problems_between_audit_rules, problems_of_explanations
 
 PROJECT = Path(__file__).parents[1]
 RULE = {
     "name": "a", "metric": "accuracy", "column": "site", "comparison": "difference", "reference": "overall", "limit": 0.05,
     "required": True,
 }  # fmt: skip
-BOOK = {"confidence": 0.95, "min_group_size": 20, "n_bootstrap": 2000, "max_intersection_order": 2, "slices": []}
+BOOK = {
+    "confidence": 0.95,
+    "min_group_size": 20,
+    "n_bootstrap": 2000,
+    "max_intersection_order": 2,
+    "slices": [],
+    "threshold_optimizer": None,
+    "columns_explained": {},
+}
 CHANGE = {"comparison": "change", "reference": "source_only"}
 FLOOR = {"comparison": "floor", "reference": ""}
 
@@ -65,6 +73,19 @@ def test_slices_may_be_left_out_of_a_file_for_tables_and_not_of_the_pipelines(tm
     YAML(typ="safe").dump({"audit_bias": book}, path)
     with pytest.raises(ValueError, match=r"1 problem\(s\):\n  - slices is missing"):
         read_audit_rules(path)
+
+
+def test_thresholds_are_left_out_of_a_file_for_tables_and_told_where_they_are_no_such_thing(
+    tmp_path: Path, told: Callable[..., str]
+) -> None:
+    path = tmp_path / "rules.yaml"
+    YAML(typ="safe").dump({**{key: BOOK[key] for key in BOOK if key != "threshold_optimizer"}, "rules": [RULE]}, path)
+    assert read_audit_rules(path).threshold_optimizer is None
+    asked = {"column": "site", "positive": "", "constraint": "parity", "objective": "accuracy"}
+    message = told(RULE, threshold_optimizer=asked)
+    assert "2 problem(s)" in message
+    assert "threshold_optimizer.positive is ''" in message
+    assert "threshold_optimizer.constraint is 'parity'; input should be 'true_positive_rate_parity', " in message
 
 
 def test_no_rule_is_told(told: Callable[..., str]) -> None:
@@ -173,3 +194,20 @@ def test_the_rules_travel_with_the_package() -> None:
     packages = find_namespace_packages(str(PROJECT), include=told["packages"]["find"]["include"])
     assert ".".join(RULES.parent.relative_to(PROJECT).parts) in packages
     assert any(RULES.match(pattern) for pattern in told["package-data"]["*"])
+
+
+def test_columns_may_be_explained_in_a_sentence_and_only_those_that_are_there(told: Callable[..., str]) -> None:
+    assert told(RULE, columns_explained={"site": "Hospital."}) == ""
+    assert "columns_explained.site is ''; string should have at least 1 character" in told(
+        RULE, columns_explained={"site": ""}
+    )
+
+
+def test_an_explanation_of_no_column_is_told() -> None:
+    columns = ["site", "age", "brightness"]
+    assert problems_of_explanations({"site": "a", "group_id": "b", "brightness": "c"}, columns, "") == []
+    assert problems_of_explanations({"sit": "a", "zzz": "b"}, columns, "audit_bias.") == [
+        "audit_bias.columns_explained names 'sit', which is no column of groups; did you mean 'site'?",
+        "audit_bias.columns_explained names 'zzz', which is no column of groups; there are 'site', 'age', 'brightness', "
+        "'group_id'",
+    ]

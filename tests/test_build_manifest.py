@@ -29,7 +29,7 @@ def params(shipped: dict[str, Any]) -> dict[str, Any]:
     shipped["build_manifest"] |= {
         "root": "images", "table": "images.csv", "audit_columns": ["slant"], "source_domains": ["ink"], "target_domain": "pen",
     }  # fmt: skip
-    shipped["audit_bias"]["rules"] = []
+    shipped["audit_bias"] |= {"rules": [], "columns_explained": {}, "threshold_optimizer": None}
     return shipped
 
 

@@ -53,7 +53,7 @@ def changed(content: dict[str, Any]) -> dict[str, Any]:
     """The shipped parameters for what is made here: three plans and two methods, two epochs each."""
     content["zoo"] |= {"folder": "zoo", "image_px": 16}
     content["build_manifest"] |= {"root": "images", "audit_columns": ["site"]}
-    content["audit_bias"]["rules"] = []
+    content["audit_bias"] |= {"rules": [], "columns_explained": {}, "threshold_optimizer": None}
     content["extract_features"] |= {"n_views": 0}
     content["augment_images"]["transforms"] = [{"name": "HorizontalFlip", "p": 0.5, "arguments": {}}]
     own = content["finetune_model"]

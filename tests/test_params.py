@@ -164,6 +164,15 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
             "column 'writer' is no audit column, slice or intersection that is made; allowed are inferred_block, slant, "
             "brightness (thirds), sharpness (thirds), '*' for each audit column",
         ),
+        (
+            ("audit_bias.columns_explained", {"slamt": "How the ink leans."}),
+            "audit_bias.columns_explained names 'slamt', which is no column of groups; did you mean 'slant'?",
+        ),
+        (
+            ("audit_bias.threshold_optimizer.column", "writer"),
+            "audit_bias.threshold_optimizer.column 'writer' is no audit column; allowed are inferred_block, slant; or write "
+            "threshold_optimizer: null",
+        ),
         (("validate_data.rules.side_px.min", 30000), "side_px"),
         *(
             (
@@ -241,6 +250,13 @@ def test_a_range_test_is_off_or_has_enough_steps(told: Callable[..., str], n_ste
     sentence = f"finetune_model.lr_range_steps is {n_steps}; write 0 (no range test) or at least 40 steps"
     assert told(("finetune_model.lr_range_steps", n_steps)).endswith(sentence) is is_told
     assert MIN_RANGE_STEPS == MIN_STEPS
+
+
+def test_a_range_test_needs_a_phase_with_a_learning_rate(told: Callable[..., str]) -> None:
+    head = [{"trains": "head", "inverse_l2": 0.01}]
+    message = told(("finetune_model.lr_range_steps", 40), ("finetune_model.source", head))
+    assert "has 1 problem(s)" in message
+    assert "lr_range_steps asks for a range test, but finetune_model.source trains the head alone" in message
 
 
 @pytest.mark.parametrize("name", list(Methods.model_fields))

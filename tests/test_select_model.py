@@ -40,7 +40,7 @@ def changed(content: dict[str, Any]) -> dict[str, Any]:
         "root": "images", "table": "images.csv", "audit_columns": ["site"], "source_domains": ["ink"], "target_domain": "pen",
     }  # fmt: skip
     content["build_manifest"]["columns"] |= {"split": None, "group": None}
-    content["audit_bias"]["rules"] = []
+    content["audit_bias"] |= {"rules": [], "columns_explained": {}, "threshold_optimizer": None}
     content["extract_features"]["n_views"] = 0
     content["select_model"] |= {"n_bootstrap": 50, "min_labels": 20}
     for weights in ("weights", "weights_without_labels"):

@@ -193,7 +193,7 @@ def params(shipped: dict[str, Any]) -> dict[str, Any]:
     shipped["build_manifest"] |= {
         "root": "images", "table": "images.csv", "audit_columns": [], "source_domains": ["ink"], "target_domain": "pen",
     }  # fmt: skip
-    shipped["audit_bias"]["rules"] = []
+    shipped["audit_bias"] |= {"rules": [], "columns_explained": {}, "threshold_optimizer": None}
     shipped["validate_data"] |= {"n_guard_labels": 2, "target_labels_per_class": 1}
     shipped["validate_data"]["rules"]["source_class_size"]["min"] = 3
     return shipped

@@ -2,10 +2,22 @@
 
 from typing import Any
 
-from tasks.core.bias_page import BiasFacts, losses_behind_a_gain, told_rules
-from tasks.core.bias_words import OUTCOMES, VERDICTS, percent, plain, points, signed_points
+from tasks.core.bias_columns import column_words, draws_words
+from tasks.core.bias_page import BiasFacts, deciding_rules, findings_of, losses_behind_a_gain, told_rules
+from tasks.core.bias_words import (
+    KINDS,
+    OUTCOMES,
+    VERDICTS,
+    found_words,
+    is_number,
+    percent,
+    picked_words,
+    plain,
+    points,
+    signed_points,
+)
 
-MAX_SENTENCE = 600
+MAX_SENTENCE, MAX_RULES = 600, 5
 
 
 def markdown(facts: BiasFacts) -> str:
@@ -19,9 +31,13 @@ def markdown(facts: BiasFacts) -> str:
         "",
         f"To decide: {to_decide}",
         "",
-        f"Found: {plain(verdict['reason'], MAX_SENTENCE)}",
+        *_found(verdict),
         "",
         *_losses(facts),
+        "## Where it is worst",
+        "",
+        *_findings(facts),
+        "",
         "## Rules",
         "",
         *_rules(verdict["rules"]),
@@ -29,11 +45,38 @@ def markdown(facts: BiasFacts) -> str:
         f"Intervals at {percent(verdict['confidence'], 0)}, n = {verdict['n']:,} images; rules sha256 "
         f"`{verdict['rules_sha256'][:16]}`. Only required rules make the verdict.",
         "",
+        "## What the groups are",
+        "",
+        *(f"- **{plain(name)}**: {plain(told, MAX_SENTENCE)}" for name, told in column_words(verdict, facts.origin)),
+        "",
+        *(f"{plain(sentence, MAX_SENTENCE)}" for sentence in draws_words(verdict["sampling"], facts.origin)),
+        "",
         "## Not tested",
         "",
         *(f"- {plain(sentence, MAX_SENTENCE)}" for sentence in verdict["not_tested"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _found(verdict: dict[str, Any]) -> list[str]:
+    """What keeps the verdict from being a pass, rule by rule; else its reason."""
+    rules = deciding_rules(verdict)
+    if not rules:
+        return [f"Found: {plain(verdict['reason'], MAX_SENTENCE)}"]
+    lines = []
+    for rule in rules[:MAX_RULES]:
+        start = f"- {plain(rule['name'])}" + (f" ({plain(rule['column'])})" if rule["column"] else "")
+        worst = rule["worst"]
+        if worst is None or not is_number(worst["low"]):
+            lines.append(f"{start}: {plain(rule['reason'], MAX_SENTENCE)}")
+            continue
+        told = f"{rule['worst_words']}, allowed {rule['limit_words']}, n = {worst['n']:,}"
+        more = rule["unless"] or (f"what would decide: {rule['decided_by']}" if rule["decided_by"] else "")
+        lines.append(
+            f"{start}: **{plain(worst['group'])}** {told}" + (f"; {plain(more, MAX_SENTENCE)}" if more else "")
+        )
+    rest = len(rules) - MAX_RULES
+    return [*lines, f"- and {rest} more required rules"] if rest > 0 else lines
 
 
 def _losses(facts: BiasFacts) -> list[str]:
@@ -49,6 +92,19 @@ def _losses(facts: BiasFacts) -> list[str]:
     ]
     more = [f"- and {alert['n_more']:,} more"] if alert["n_more"] else []
     return [f"**Better over all, worse for some** ({sure}):", "", *told, *more, ""]
+
+
+def _findings(facts: BiasFacts) -> list[str]:
+    """One line per kind of group, the worst of it alone."""
+    lines = []
+    for one in findings_of(facts):
+        line = f"- {KINDS[one['kind']]}: {picked_words(one)}"
+        if one["rows"]:
+            row = one["rows"][0]
+            of_class = f", class {plain(str(row['class']))}" if "recall" in row else ""
+            line += f": **{plain(str(row['group']))}** of {plain(str(row['column']))}{of_class}: {found_words(row)}"
+        lines.append(line)
+    return lines or ["No two groups were large enough to be compared."]
 
 
 def _rules(entries: list[dict[str, Any]]) -> list[str]:

@@ -14,8 +14,10 @@ import pandas as pd
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from tasks.core.bias.breakdown import WORSE
 from tasks.core.bias.rules import Rule
 from tasks.core.bias.sentences import metric_words, shown
+from tasks.core.bias_columns import Origin, column_words, draws_words
 from tasks.core.bias_tables import (
     change_tables,
     class_tables,
@@ -25,10 +27,12 @@ from tasks.core.bias_tables import (
     group_tables,
     model_tables,
     picture,
+    worst_findings,
 )
 from tasks.core.bias_views import annex_iv, impact_ratios, is_not_known
 from tasks.core.bias_words import (
     DEFINITIONS,
+    KINDS,
     NOT_JUDGED,
     NOT_MEASURED,
     ORDER,
@@ -39,23 +43,30 @@ from tasks.core.bias_words import (
     deciding_group,
     ends_words,
     estimate_words,
+    found_words,
     interval,
     is_number,
     limit_words,
     n_more_words,
     number,
     percent,
+    picked_words,
     points,
     rule_of,
     rule_words,
     signed_points,
     spelled,
+    unit_of,
+    unless_words,
     what_would_decide,
 )
 from tasks.core.report import ReportFacts, pipeline_charts, pipeline_context
 
 TEMPLATE = "bias.html.jinja"
-PARTS = ("bias_macros.html.jinja", "bias_groups.html.jinja", "bias_pipeline.html.jinja", "bias_views.html.jinja")
+PARTS = (
+    "bias_macros.html.jinja", "bias_groups.html.jinja", "bias_mitigation.html.jinja", "bias_pipeline.html.jinja",
+    "bias_views.html.jinja",
+)  # fmt: skip
 CORRECTIONS = {"holm": "Holm"}
 MAX_RULE_GROUPS, MAX_ALERTS = 30, 4
 
@@ -75,7 +86,8 @@ class BiasFacts:
 
     verdict, by_group, by_class, changes: as `tasks.core.bias.verdict.audit` returns them; composition and gaps as
     `tasks.core.bias.composition`. models: one row per model and column: model, n, accuracy, accuracy_low, accuracy_high, column,
-    worst_group, worst_n, worst, worst_low, worst_high (accuracy of the worst group). rules_text: the rules as they were read.
+    worst_group, worst_n, worst, worst_low, worst_high (accuracy of the worst group). rules_text: the rules as they were read,
+    and `rules_from` a clause on where they come from. origin: where the columns come from.
     """
 
     name: str
@@ -88,6 +100,8 @@ class BiasFacts:
     error_sheets: tuple[ErrorSheet, ...] = ()
     models: pd.DataFrame | None = None
     rules_text: str = ""
+    rules_from: str = "Set in params.yaml before this run"
+    origin: Origin = field(default_factory=Origin)
     lineage: dict[str, str] = field(default_factory=dict)
     pipeline: ReportFacts | None = None
 
@@ -108,7 +122,7 @@ def render(facts: BiasFacts) -> str:
         v=facts.verdict,
         verdict_words=VERDICTS[facts.verdict["verdict"]],
         rules=rules,
-        open_rules=[r for r in rules if r["required"] and r["verdict"] == facts.verdict["verdict"] != "pass"],
+        open_rules=deciding_rules(facts.verdict),
         level=percent(facts.verdict["confidence"], 0),
         correction=CORRECTIONS.get(facts.verdict["correction"], facts.verdict["correction"]),
         changes=change_tables(facts.changes),
@@ -119,7 +133,9 @@ def render(facts: BiasFacts) -> str:
         data_gaps=gap_table(facts.gaps),
         sheets=[(sheet, data_uri(sheet.png, "image/png")) for sheet in facts.error_sheets],
         models=model_tables(facts.models),
-        sampling=_sampling(facts.verdict["sampling"]),
+        findings=findings_of(facts),
+        columns=column_words(facts.verdict, facts.origin),
+        draws=draws_words(facts.verdict["sampling"], facts.origin),
         impact=impact_ratios(facts.by_group, facts.by_class, facts.verdict["rules"]),
         annex=annex_iv(has_pipeline=pipeline is not None),
         lineage=facts.lineage,
@@ -127,11 +143,16 @@ def render(facts: BiasFacts) -> str:
     )  # fmt: skip
 
 
+def findings_of(facts: BiasFacts) -> list[dict[str, Any]]:
+    """Where the model is worst, per kind of group."""
+    return worst_findings(facts.by_group, facts.by_class, facts.verdict["overall"]["accuracy"]["value"])
+
+
 def losses_behind_a_gain(changes: pd.DataFrame) -> dict[str, Any]:
-    """Groups that lose although all images together gain: those whose whole interval lies below zero, else those that may."""
+    """Groups that lose although all images together gain: those marked as worse, else those that may have lost."""
     whole = changes[changes["column"] == ""].set_index("baseline")["change"]
     hidden = changes[changes["is_hidden_loss"].astype(bool)].sort_values("change", kind="stable")
-    is_shown = hidden["change_high"] < 0
+    is_shown = hidden["change_mark"] == WORSE
     told = (hidden[is_shown] if is_shown.any() else hidden).head(MAX_ALERTS)
     return {
         "is_shown": bool(is_shown.any()),
@@ -146,10 +167,13 @@ def _environment() -> Environment:
         loader=DictLoader({name: (folder / name).read_text(encoding="utf-8") for name in (TEMPLATE, *PARTS)}),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalized,
     )  # fmt: skip
-    own = (percent, points, signed_points, number, ends_words, spelled, n_more_words, shown, metric_words, is_not_known)
+    own = (
+        percent, points, signed_points, number, ends_words, spelled, n_more_words, shown, metric_words, is_not_known,
+        found_words, picked_words,
+    )  # fmt: skip
     environment.globals |= {function.__name__: function for function in own}
     environment.globals |= {
-        "measured": is_number, "outcomes": OUTCOMES, "definitions": DEFINITIONS, "infinity": math.inf,
+        "measured": is_number, "outcomes": OUTCOMES, "definitions": DEFINITIONS, "kinds": KINDS, "infinity": math.inf,
     }  # fmt: skip
     return environment
 
@@ -166,13 +190,19 @@ def told_rules(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [_rule(entry) for entry in sorted(entries, key=lambda e: (not e["required"], ORDER.index(e["verdict"])))]
 
 
+def deciding_rules(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    """The required rules that keep the verdict from being a pass."""
+    rules = told_rules(verdict["rules"])
+    return [rule for rule in rules if rule["required"] and rule["verdict"] == verdict["verdict"] != "pass"]
+
+
 def _rule(entry: dict[str, Any]) -> dict[str, Any]:
     rule, worst, groups = rule_of(entry), deciding_group(entry), by_badness(entry)
     return entry | {
         "words": rule_words(rule),
         "limit_words": limit_words(rule),
         "worst": worst,
-        "is_told_by_worst": worst is not None and worst["verdict"] == entry["verdict"] and is_number(worst["low"]),
+        "unless": unless_words(entry, worst),
         "worst_words": _worst_words(rule, worst) if worst else NOT_JUDGED,
         "decided_by": what_would_decide(entry),
         "shown_groups": [
@@ -187,17 +217,9 @@ def _rule(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _worst_words(rule: Rule, worst: dict[str, Any]) -> str:
-    words = _estimate(rule, worst, deciding_ends(worst))
-    return f"{words} at Holm's level" if worst["verdict"] == "fail" else words
+    words = _estimate(rule, worst, deciding_ends(worst), unit_of(rule))
+    return f"{words}, widened for the number of groups" if worst["verdict"] == "fail" else words
 
 
-def _estimate(rule: Rule, group: dict[str, Any], ends: tuple[Any, Any]) -> str:
-    return interval(group["estimate"], ends, partial(estimate_words, rule))
-
-
-def _sampling(sampling: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    """The columns by the sentence that says what their intervals take as drawn."""
-    columns: dict[str, list[str]] = {}
-    for column, own in sampling.items():
-        columns.setdefault(own["sentence"], []).append(shown(column))
-    return columns
+def _estimate(rule: Rule, group: dict[str, Any], ends: tuple[Any, Any], unit: str = "") -> str:
+    return interval(group["estimate"], ends, partial(estimate_words, rule), unit)

@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core.bias.table import NOT_KNOWN, TIMES
+from tasks.core.bias.table import NOT_KNOWN, THIRDS, TIMES
 from tasks.core.bias_words import is_number
 
-SLICE = "(thirds)"
 SMALL_SHARE = 0.02  # a category below it may be left out of the ratios, with a justification (§5-301)
 MAX_CLASSES, MAX_ROWS = 12, 40
 
@@ -37,8 +36,9 @@ def favourable_classes(rules: list[dict[str, Any]]) -> list[str]:
 def impact_ratios(by_group: pd.DataFrame, by_class: pd.DataFrame, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Per audit column or intersection its categories: n, share, and of each class the selection rate and impact ratio.
 
-    Impact ratio = a category's selection rate / the highest selection rate among the known categories that hold at least 2 % of
-    the images; of a category below that it can exceed 1. Images whose category isn't known are counted, and have no ratio.
+    Impact ratio = a category's selection rate / that of the most selected category (§5-300). A category under 2 % may be left out
+    of the ratios (§5-301 d): here it is never taken as the most selected one, and its own ratio, told all the same, can exceed 1.
+    Images whose category isn't known are counted, and have no ratio.
     Columns whose classes weren't counted group by group have no entry; slices of image facts aren't categories of people.
     """
     named = favourable_classes(rules)
@@ -46,7 +46,7 @@ def impact_ratios(by_group: pd.DataFrame, by_class: pd.DataFrame, rules: list[di
         return []
     found = []
     for column, cells in by_class.groupby("column", sort=False):
-        if str(column).endswith(SLICE) or not column:
+        if str(column).endswith(THIRDS) or not column:
             continue
         groups = by_group[by_group["column"] == column]
         rate_GC = cells.pivot(index="group", columns="class", values="selection_rate").reindex(
@@ -92,7 +92,7 @@ def _category(row: dict[Hashable, Any], rate_GC: Any, ratio_GC: Any, classes: li
 
 
 def annex_iv(*, has_pipeline: bool) -> list[Heading]:
-    """The nine points of Annex IV, in our words."""
+    """The nine points of Annex IV, which Article 11 asks of high-risk systems, in our words."""
 
     def page(*always: tuple[str, str], pipeline: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, str], ...]:
         return (*always, *(pipeline if has_pipeline else ()))
@@ -100,25 +100,29 @@ def annex_iv(*, has_pipeline: bool) -> list[Heading]:
     return [
         Heading(
             1, "General description of the system",
-            page(("version and content hashes", "lineage"), pipeline=(("pretrained model and its licence", "selection"),)),
-            "Intended purpose, provider, how it is placed on the market, hardware and software it works with, user interface, "
-            "instructions for use.",
+            page(("version by content hashes", "lineage")),
+            "Intended purpose, provider, earlier versions, how it is placed on the market, hardware and software it works with, "
+            "user interface, instructions for use.",
         ),
         Heading(
             2, "How it was developed: elements, design choices, data, tests",
             page(
                 ("composition of the data by group", "data"), ("accuracy and discriminatory effects, with intervals", "groups"),
-                ("rules set before the run", "rules"),
-                pipeline=(("training and choice of method", "training"), ("checks of the data", "validation")),
+                ("rules and their limits", "rules"),
+                pipeline=(
+                    ("pretrained model and its licence", "selection"), ("training and choice of method", "training"),
+                    ("checks of the data", "validation"),
+                ),
             ),
-            "Where the data come from and how they were labelled, assumptions behind the design, measures for human oversight, "
-            "changes planned in advance, cybersecurity, signed and dated test reports.",
+            "Architecture and computing resources, where the data come from and how they were selected and labelled, assumptions "
+            "behind the design, measures for human oversight, changes planned in advance, robustness, cybersecurity, signed and "
+            "dated test reports.",
         ),
         Heading(
             3, "Monitoring, functioning and control",
             page(("accuracy for specific groups of persons", "groups"), ("what was not tested", "limits")),
-            "Foreseeable unintended outcomes and risks to health, safety and rights, measures for human oversight in use, "
-            "specifications of the input data.",
+            "Foreseeable unintended outcomes and risks to health, safety, fundamental rights and of discrimination, measures for "
+            "human oversight in use, specifications of the input data.",
         ),
         Heading(
             4, "Why the performance metrics are appropriate",
@@ -133,5 +137,8 @@ def annex_iv(*, has_pipeline: bool) -> list[Heading]:
         ),
         Heading(7, "Harmonised standards and other solutions", (), "Standards applied, or how the requirements are met without."),
         Heading(8, "EU declaration of conformity (Article 47)", (), "A copy of the declaration."),
-        Heading(9, "Monitoring after placing on the market (Article 72)", (), "The monitoring plan."),
+        Heading(
+            9, "Monitoring after placing on the market (Article 72)", (),
+            "How performance is watched in use, and the plan for it.",
+        ),
     ]  # fmt: skip

@@ -2,22 +2,24 @@
 
 import math
 import re
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from tasks.core.bias.clusters import MIN_CLUSTERS
 from tasks.core.bias.rules import Rule
-from tasks.core.bias.sentences import metric_words, reference_words, shown
+from tasks.core.bias.sentences import counted, metric_words, reference_words, shown
 
 MINUS = "−"  # a screen reader may skip a hyphen
 NOT_MEASURED, NOT_JUDGED = "not measured", "not judged"
 MAX_TEXT = 1500
 MANY = 1_000_000
+CLUSTER = "group_id"
 FENCES = "\u2068\u2069"
 ORDER = ("fail", "inconclusive", "pass")
 OUTCOMES = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 VERDICTS = {
     "pass": (
-        "Every required rule is met: no disparity above the limits set before the run was found.",
+        "Every required rule is met: no disparity above the limits was found.",
         "Are these the rules and groups that matter for this use, and can what was not tested be accepted?",
     ),
     "fail": (
@@ -36,13 +38,23 @@ DEFINITIONS = {
     "accuracy": "share of the images whose class is predicted right",
     "balanced accuracy": "mean of the recalls of the classes that occur in the group, so that a rare class counts as much as a "
     "common one",
+    "worst class": "the class of the group with the lowest recall, and that recall",
     "recall": "of the images that truly are of the class, the share predicted as it; 1 minus the false negative rate",
     "precision": "of the images predicted as the class, the share that truly are of it",
     "false positive rate": "of the images that are of any other class, the share predicted as the class",
     "selection rate": "of all images of the group, the share predicted as the class",
     "base rate": "of all images of the group, the share that truly are of the class",
     "calibration error": "how far the stated confidence lies from the share that is right, on average over 15 bins of confidence",
+    "mean confidence": "the probability that the model gives its own prediction, averaged; above the accuracy it is too sure",
     "abstention": "share of the images whose confidence lies below the threshold under which a person is asked",
+}
+
+
+KINDS = {
+    "groups": "Groups",
+    "crossed": "Intersections",
+    "slices": "Slices by facts of the images",
+    "classes": "Classes within groups",
 }
 
 
@@ -72,9 +84,30 @@ def points(difference: Any) -> str:
     return f"{signed_points(difference)} points" if is_number(difference) else NOT_MEASURED
 
 
-def interval(value: Any, ends: tuple[Any, Any], say: Any) -> str:
+def found_words(row: Mapping[Hashable, Any]) -> str:
+    """A group's accuracy beside that of all other images, or the recall of a class in a group: with interval and n."""
+    if "recall" in row:
+        ends = ends_words(percent(row["recall_low"]), percent(row["recall_high"]))
+        return f"recall {percent(row['recall'])} ({ends}), n = {row['n_true']:,}"
+    side = "below" if row["gap"] < 0 else "above"
+    gap = f"{number(abs(100 * row['gap']), 1)} points {side} all other images"
+    ends = ends_words(signed_points(row["gap_low"]), signed_points(row["gap_high"]))
+    return f"accuracy {percent(row['accuracy'])}, {gap} ({ends}), n = {row['n']:,}"
+
+
+def picked_words(finding: Mapping[str, Any]) -> str:
+    """Out of how many groups those named were picked, and whether chance may explain them."""
+    n, n_worse = finding["n_judged"], finding["n_worse"]
+    if finding["kind"] == "classes":
+        return f"of {n:,} recalls, {n_worse:,} lie{'s' * (n_worse == 1)} wholly below the accuracy over all, each by itself"
+    if n_worse:
+        return f"of {n:,}, {n_worse:,} {'is' if n_worse == 1 else 'are'} worse than all other images beyond what chance explains"
+    return f"of {n:,}, none is shown to be worse than all other images; the largest gap, which chance may explain"
+
+
+def interval(value: Any, ends: tuple[Any, Any], say: Any, unit: str = "") -> str:
     """The value with its interval in brackets; a value without one isn't told, since too few images stand behind it."""
-    return f"{say(value)} ({ends_words(*map(say, ends))})" if all(map(is_number, ends)) else NOT_JUDGED
+    return f"{say(value)}{unit} ({ends_words(*map(say, ends))})" if all(map(is_number, ends)) else NOT_JUDGED
 
 
 def ends_words(low: str, high: str) -> str:
@@ -94,13 +127,17 @@ def estimate_words(rule: Rule, value: Any) -> str:
     return percent(value) if rule.comparison == "floor" else signed_points(value)
 
 
+def unit_of(rule: Rule) -> str:
+    """ " points" behind a difference or change; a ratio has no unit, a floor's is the percent sign."""
+    return "" if rule.is_ratio or rule.comparison == "floor" else " points"
+
+
 def limit_words(rule: Rule) -> str:
     """What the rule allows of the estimate, in its unit: "at least −5.0 points"."""
     least, most = (estimate_words(rule, end) if is_number(end) else "" for end in rule.allowed)
-    unit = "" if rule.is_ratio or rule.comparison == "floor" else " points"
     if least and most:
-        return f"{least} to {most}{unit}"
-    return f"at least {least}{unit}" if least else f"at most {most}{unit}"
+        return f"{least} to {most}{unit_of(rule)}"
+    return f"at least {least}{unit_of(rule)}" if least else f"at most {most}{unit_of(rule)}"
 
 
 def rule_words(rule: Rule) -> str:
@@ -154,16 +191,29 @@ def what_would_decide(entry: dict[str, Any]) -> str:
     told = [f"{n_more_words(g['n_more'])} more of {shown(g['group'])}" for g in judged if g["n_more"]][:2]
     rest = len(judged) - len(told)
     if judged and not told:
-        told, rest = ["more images of these groups alone would not"], 0
+        told, rest = (
+            ["not more images of these groups alone: it lies on the limit, or too few are there to compare with"],
+            0,
+        )
     if rest:
         told.append(f"{rest:,} more group{'s are' if rest > 1 else ' is'} open")
     if n_small := len(undecided) - len(judged):
         told.append(f"{n_small:,} group{'s have' if n_small > 1 else ' has'} too few images to be judged at all")
     if is_limited:
         told.append(
-            f"images of at least {MIN_CLUSTERS} group_ids in every group; the fewest now: {entry['sampling']['n_clusters']}"
+            f"images of at least {MIN_CLUSTERS} {CLUSTER}s in every group; the fewest now: {entry['sampling']['n_clusters']}"
         )
     return "; ".join(told)
+
+
+def unless_words(entry: dict[str, Any], worst: dict[str, Any] | None) -> str:
+    """Why a rule stays open although its groups don't; "" where its outcome is that of the group it is told by."""
+    if worst is None or worst["verdict"] == entry["verdict"] or not entry["sampling"]["is_limiting"]:
+        return ""
+    return (
+        f"a {worst['verdict']} if each image were drawn by itself, but some group's images come from only "
+        f"{counted(entry['sampling']['n_clusters'], CLUSTER)} ({MIN_CLUSTERS} are needed)"
+    )
 
 
 def n_more_words(n: int) -> str:

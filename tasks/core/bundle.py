@@ -10,6 +10,7 @@ from typing import Any
 from tasks.core.files import file_sha256, read_json, whole_folder, write_json
 
 MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
 
 
 def write_bundle(folder: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
@@ -38,12 +39,3 @@ def check_bundle(folder: Path) -> dict[str, Any]:
     if problems:
         raise ValueError(f"the bundle {folder} is not as it was registered: {'; '.join(problems)}; register it again")
     return manifest
-
-
-def load_network(folder: Path, description: dict[str, Any], device: str) -> Any:
-    from tasks.core.model import load_weights, network, split_head
-
-    n_classes = len(description["classes"])
-    model = split_head(network(description["architecture"], n_classes), n_classes)
-    load_weights(model, folder / "model.safetensors")
-    return model.to(device).eval()

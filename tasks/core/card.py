@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from tasks.core.bias.table import TIMES
 from tasks.core.bias_words import VERDICTS, plain
 
 DATASET = "target test images"
@@ -24,6 +25,7 @@ def model_card(name: str, description: dict[str, Any], metrics: dict[str, Any], 
         else "- The source-only model stayed: no adaptation was adopted\n"
     )
     words, to_decide = VERDICTS[evidence["verdict"]["verdict"]]
+    columns = ", ".join(plain(name) for name in evidence["verdict"]["columns"] if TIMES not in name) or "no column"
     classes = ", ".join(plain(label) for label in description["classes"])
     return f"""---
 {front_matter(name, chosen, adopted)}
@@ -44,7 +46,8 @@ Images of the target domain that `params.yaml` named. {asked(description["ask_be
 - Balanced accuracy {adopted["balanced_accuracy"]:.3f}; worst class {plain(adopted["worst_class"])} with a recall of \
 {adopted["worst_class_recall"]:.3f}; calibration error {adopted["calibration_error"]:.3f}
 {gain_line}- Adaptation: {decision["guard"]["decision"]} ({plain(decision["guard"]["reason"], 600)})
-- Bias audit: **{evidence["verdict"]["verdict"]}**. {words} {to_decide} The rules stand in `audit.md`, all of it in `report.html`.
+- Bias audit of groups by {columns}: **{evidence["verdict"]["verdict"]}**. {words} {to_decide} The \
+rules stand in `audit.md`, all of it in `report.html`.
 
 ## Training data
 Target labels used: {labels["train"]} for training, {labels["val"]} for choices, {labels["guard"]} for the guard,
@@ -59,6 +62,8 @@ The weights carry the licence and the biases of what the candidate was pretraine
 def asked(threshold: float | None) -> str:
     if threshold is None:
         return "No confidence was found above which it is right often enough: a person is always asked."
+    if threshold <= 0:
+        return "At every confidence it was right often enough, so no person is asked."
     return f"Below a confidence of {threshold:.2f} a person is asked."
 
 

@@ -8,15 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.batches import ImageList
-from tasks.core.bundle import MANIFEST, check_bundle, load_network
-from tasks.core.calibration import calibrated
+from tasks.core.bundle import MANIFEST, WEIGHTS, check_bundle
 from tasks.core.files import read_json
-from tasks.core.images import ImageFiles
-from tasks.core.training import probabilities
+from tasks.core.trained import calibrated_probabilities, load_network, shown_to
 
-CHAMPION = "champion"
 CHAMPION_PATH = Path("data/given/champion")
-TINY = 1e-300
 
 
 def champion_probabilities(
@@ -35,10 +31,7 @@ def champion_probabilities(
             f"the champion in {folder} knows the classes {', '.join(description['classes'])}, the data has "
             f"{', '.join(classes)}: they can't be compared; empty the folder to go on without a champion"
         )
-    sight = (description["image_px"], description.get("interpolation", "bilinear"), description.get("crop_share", 1.0))
-    files = ImageFiles(images.files.root, *sight)
-    scaling = (tuple(description["mean"]), tuple(description["std"]))
-    shown = ImageList(files, images.image_ids, images.paths, images.labels, *scaling)
-    model = load_network(folder, description, device)
-    probs_NC = probabilities(model, shown, batch_size, device)
-    return calibrated(np.log(probs_NC.clip(min=TINY)), description.get("temperature", 1.0))
+    model = load_network(folder / WEIGHTS, description, device)
+    temperature = description.get("temperature", 1.0)
+    seen = shown_to(images, description)
+    return calibrated_probabilities(model, seen, temperature, batch_size=batch_size, device=device)

@@ -184,18 +184,21 @@ def balance_chart(n_CO: np.ndarray, classes: list[str], origins: list[str]) -> s
 
 
 def interval_chart(table: pd.DataFrame, names: Sequence[str], x_label: str) -> str:
-    """Value, low and high (shares, drawn in points) of each row with a line at zero; red diamonds lie wholly below it.
+    """Value, low and high (shares, drawn in points) of each row with a line at zero; red diamonds where `is_worse`.
 
     An optional column `limit` (NaN = none) draws the row's limit below zero. "" without a measured row.
     """
     measured = table["value"].notna().to_numpy()
-    table, names = 100 * table[measured], [name for name, keep in zip(names, measured, strict=True) if keep]
+    is_worse, names = (
+        table["is_worse"].to_numpy(bool)[measured],
+        [name for name, keep in zip(names, measured, strict=True) if keep],
+    )
+    table = 100 * table[measured].drop(columns="is_worse")
     if not names:
         return ""
     figure = _figure(8, 0.9 + 0.26 * len(names))
     axis = figure.subplots()
     rows = np.arange(len(names))[::-1]
-    is_worse = (table["high"] < 0).to_numpy()
     for these, shape, colour in ((~is_worse, "o", CYCLE[0]), (is_worse, "D", CYCLE[1])):
         value, low, high = (table.loc[these, name].to_numpy(float) for name in ("value", "low", "high"))
         spread = np.nan_to_num(np.maximum([value - low, high - value], 0))

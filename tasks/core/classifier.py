@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from tasks.core.batches import ahead, to_tensor
-from tasks.core.bundle import check_bundle, load_network
+from tasks.core.bundle import WEIGHTS, check_bundle
 from tasks.core.files import read_json
 from tasks.core.images import read_square
+from tasks.core.trained import load_network, sight
 
 BATCH_SIZE = 64
 ADDRESS = re.compile(r" ?<_io\.\w+ object at 0x[0-9a-f]+>")
@@ -44,18 +45,9 @@ class Classifier:
         """What logits are divided by; bundles of the first days have none."""
         return float(self.description.get("temperature", 1.0))
 
-    @property
-    def interpolation(self) -> str:
-        """Bundles of the first days do not say how they were shown: bilinear and whole was the only way."""
-        return str(self.description.get("interpolation", "bilinear"))
-
-    @property
-    def crop_share(self) -> float:
-        return float(self.description.get("crop_share", 1.0))
-
     def read(self, source: Path | BinaryIO) -> np.ndarray:
         """(H, W, 3) uint8, as the network is shown it. Decoders raise anything."""
-        return read_square(source, self.description["image_px"], self.interpolation, self.crop_share)
+        return read_square(source, *sight(self.description))
 
     def probabilities(self, images: list[np.ndarray]) -> np.ndarray:
         """(N, C) float64, calibrated by the bundle's temperature."""
@@ -75,7 +67,7 @@ def load_classifier(folder: Path, device: str) -> Classifier:
     """ValueError where the bundle isn't what was registered, to the byte."""
     check_bundle(folder)
     description = read_json(folder / "model.json", made_by="register_model")
-    return Classifier(load_network(folder, description, device), description, device)
+    return Classifier(load_network(folder / WEIGHTS, description, device), description, device)
 
 
 def predicted(classifier: Classifier, images: Iterable[Named]) -> Iterator[pd.DataFrame]:

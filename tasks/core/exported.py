@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.core.classifier import Classifier
+from tasks.core.trained import sight
 
 INPUT, OUTPUT = "pixels", "probabilities"
 TRACED_BATCH = 3  # 0 and 1 would be taken for constants
@@ -122,16 +123,16 @@ def largest_difference(classifier: Classifier, run: Runner, images: list[np.ndar
 def described(classifier: Classifier) -> dict[str, Any]:
     """What who uses the file must know: how to make its input, and what its output means."""
     description = classifier.description
-    side = description["image_px"]
+    side, interpolation, crop_share = sight(description)
     return {
         "input": {"name": INPUT, "shape": ["n", side, side, 3], "type": "uint8", "colours": "RGB"},
         "output": {"name": OUTPUT, "shape": ["n", len(classifier.classes)], "type": "float32"},
         "before": {
             "upright": "turn the image as its EXIF orientation says, lay transparency over white",
-            "crop_share": classifier.crop_share,
+            "crop_share": crop_share,
             "crop": "the centre square, crop_share of the short side wide",
             "resize_px": side,
-            "interpolation": f"{classifier.interpolation}, antialiased, as Pillow has it",
+            "interpolation": f"{interpolation}, antialiased, as Pillow has it",
         },
         "within": {
             "scale": 1 / 255,

@@ -11,6 +11,7 @@ import pandas as pd
 from tasks.core.files import read_table
 
 ADOPTED = "adopted"
+CHAMPION = "champion"
 
 
 def prediction_rows(model: str, rows: pd.DataFrame, probs_NC: np.ndarray, classes: list[str]) -> pd.DataFrame:

@@ -3,10 +3,19 @@
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from tasks.params.auditing import CLASS_METRICS, ONE_GROUP, AuditRule, AuditRules, problems_between_audit_rules
+from tasks.params.auditing import (
+    CLASS_METRICS,
+    ONE_GROUP,
+    AuditRule,
+    AuditRules,
+    Thresholds,
+    problems_between_audit_rules,
+    problems_of_explanations,
+)
 from tasks.params.reading import _read_yaml, _sentence
 from tasks.params.training import Name
 
@@ -15,9 +24,14 @@ N_NAMED = 10
 
 
 class TableRules(AuditRules):
-    """The same keys in a file of their own. A table has no facts of images, so its rules need not speak of slices."""
+    """The same keys in a file of their own.
+
+    A table has no facts of images and no predictions of other images, so its rules need not speak of slices and thresholds.
+    """
 
     slices: list[Name] = Field(default_factory=list)
+    threshold_optimizer: Thresholds | None = None
+    columns_explained: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
 
 
 def read_audit_rules(path: Path) -> AuditRules:
@@ -40,11 +54,12 @@ def read_audit_rules(path: Path) -> AuditRules:
 
 
 def problems_with_table(book: AuditRules, groups: Mapping[str, Collection[str]], classes: Collection[str]) -> list[str]:
-    """Sentences on rules that name a column, group or class that the table lacks.
+    """Sentences on rules that name a column, group or class that the table lacks, and on explanations of no column.
 
     groups: names of groups by column, intersections included. Slices that the book asks for are absent, and no typing error.
     """
-    problems = []
+    columns = [name for name in groups if TIMES not in name]
+    problems = problems_of_explanations(book.columns_explained, [*columns, *book.slices], "")
     for i, rule in enumerate(book.rules):
         for key, told in (
             ("metric", _problem_of_class(rule, classes)),

@@ -1,7 +1,7 @@
 """The section of params.yaml on the bias audit; the same keys make a rules file for tables of predictions."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
@@ -18,6 +18,7 @@ CLASS_METRICS = ("recall", "precision", "false_positive_rate", "false_negative_r
 REFERENCES = ("others", "overall", "largest", "highest", "pairwise")
 ONE_GROUP = "group:"
 ALL_IMAGES = ""
+CLUSTER = "group_id"
 FOUR_FIFTHS = 0.8
 Comparison = Literal["difference", "ratio", "four_fifths", "floor", "change"]
 
@@ -115,14 +116,33 @@ class AuditRule(Section):
         return limit
 
 
+class Thresholds(Section):
+    """fairlearn's ThresholdOptimizer: a threshold per group of the column for the class `positive`, "*" = for each class.
+
+    constraint: what the groups then have alike; objective: what is best under it. Measured on the test, never shipped.
+    """
+
+    column: Name
+    positive: Annotated[str, Field(min_length=1)]
+    constraint: Literal[
+        "true_positive_rate_parity", "false_positive_rate_parity", "demographic_parity", "equalized_odds"
+    ]
+    objective: Literal["accuracy", "balanced_accuracy"]
+
+
 class AuditRules(Section):
-    """The section `audit_bias`; slices are cut from facts of images, so a table of predictions has none."""
+    """The section `audit_bias`; slices are cut from facts of images, so a table of predictions has none.
+
+    columns_explained: what a column, a slice or group_id stands for and where it comes from, in a sentence for the page.
+    """
 
     confidence: Confidence
     min_group_size: Annotated[int, Field(ge=2)]
     n_bootstrap: Annotated[int, Field(ge=100)]
     max_intersection_order: Annotated[int, Field(ge=1)]
     slices: list[Name]
+    threshold_optimizer: Thresholds | None
+    columns_explained: dict[str, Annotated[str, Field(min_length=1)]]
     rules: list[AuditRule]
 
 
@@ -136,3 +156,15 @@ def problems_between_audit_rules(content: Any, section: str) -> list[str]:
         for name in dict.fromkeys(told)
         if told.count(name) > 1
     ]
+
+
+def problems_of_explanations(explained: Mapping[str, Any], columns: Collection[str], section: str) -> list[str]:
+    """Sentences on explanations of what is no column of groups, slice or group_id."""
+    known = [*columns, CLUSTER]
+    problems = []
+    for name in explained:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known))}"
+            problems.append(f"{section}columns_explained names {name!r}, which is no column of groups; {advice}")
+    return problems

@@ -9,9 +9,10 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from tasks.params.auditing import problems_between_audit_rules
+from tasks.params.auditing import problems_between_audit_rules, problems_of_explanations
 from tasks.params.rules import RuleBook, Section
 from tasks.params.sections import Params, SelectionBook, SelectionFeatures
+from tasks.params.training import kind_of_phase
 
 PHASES = ("head", "network")
 
@@ -91,6 +92,13 @@ def problems_between_keys(content: Any) -> list[str]:
         )
     problems += _unknown_audit_columns(content)
     problems += problems_between_audit_rules(_at(content, "audit_bias", dict, {}), "audit_bias.")
+    explained = _at(content, "audit_bias.columns_explained", dict, {})
+    columns = [
+        str(name)
+        for key in ("build_manifest.audit_columns", "audit_bias.slices")
+        for name in _at(content, key, list, [])
+    ]
+    problems += problems_of_explanations(explained, columns, "audit_bias.")
     problems += problems_between_weights(content, "select_model.")
     return problems + _problems_between_phases(_at(content, "finetune_model", dict, {}))
 
@@ -101,6 +109,12 @@ def _unknown_audit_columns(content: Any) -> list[str]:
     slices = [f"{name} (thirds)" for name in _at(content, "audit_bias.slices", list, [])]
     order = _at(content, "audit_bias.max_intersection_order", int, 1)
     problems = []
+    by = _at(content, "audit_bias.threshold_optimizer.column", str, "")
+    if by and by not in columns:
+        problems.append(
+            f"audit_bias.threshold_optimizer.column {by!r} is no audit column; allowed are {', '.join(columns) or 'none'}; "
+            "or write threshold_optimizer: null"
+        )
     for rule in _at(content, "audit_bias.rules", list, []):
         column = _at(rule, "column", str, "")
         parts = column.split(" × ")
@@ -171,6 +185,12 @@ def _problems_between_phases(section: dict[str, Any]) -> list[str]:
                 f"finetune_model, plan {name}: the head phase uses the pretrained network's features, so the plan can't start "
                 "from source_only"
             )
+    source = _at(section, "source", list, [])
+    if _at(section, "lr_range_steps", int, 0) and source and all(kind_of_phase(phase) == "head" for phase in source):
+        problems.append(
+            "finetune_model.lr_range_steps asks for a range test, but finetune_model.source trains the head alone, in closed "
+            "form and without a learning rate; write lr_range_steps: 0, or add a phase that trains the network"
+        )
     if any(_at(phase, "trains", str, "all") != "all" for phase in scratch):
         problems.append(
             "finetune_model.scratch: a random network has no features worth keeping, so every phase must train all"

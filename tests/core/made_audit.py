@@ -32,7 +32,10 @@ def predictions(sites: dict[str, tuple[int, int, int]], which: int = 0) -> pd.Da
 def audited(
     rows: pd.DataFrame, rules: Sequence[Rule] = (ACCURACY,), before: pd.DataFrame | None = None, **more: Any
 ) -> BiasFacts:
+    """The rows' own columns are those of groups; `clusters` in `more`: the images that belong together."""
     columns = [name for name in rows.columns if name not in ("y_true", "y_pred") and not name.startswith("p_")]
+    if "clusters" in more:
+        rows = rows.assign(group_id=more.pop("clusters"))
     table = table_of(rows, columns=columns, baselines={} if before is None else {"before": before})
     found = audit(with_intersections(table, 2), rules, SETTINGS)
     return BiasFacts(

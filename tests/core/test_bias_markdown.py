@@ -6,6 +6,7 @@ from made_audit import ACCURACY, HOSTILE, audited, of_sites
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from tasks.core.bias_columns import Origin
 from tasks.core.bias_markdown import markdown, plain
 
 
@@ -28,11 +29,20 @@ def test_verdict_rules_and_limits_are_told() -> None:
     assert (
         "The accuracy of no group of site may lie more than 5.0 points below that of all other images together." in read
     )
-    assert "−30.0 (" in read
+    assert "B −30.0 points (" in read
     assert "n = 300 images" in read
     assert [t.content for t in tokens(text) if t.type == "inline"].count("required") == 1
     assert sum(t.type == "tr_open" for t in tokens(text)) == 1 + 2
     assert "What a wrong answer costs the people concerned" in read
+
+
+def test_the_worst_and_the_columns_are_told_in_short() -> None:
+    facts = of_sites(origin=Origin("eyes.csv", explained={"site": "Where it was taken"}))
+    read = words(markdown(facts))
+    assert (
+        "Groups: of 2, 1 is worse than all other images beyond what chance explains: B of site: accuracy 60.0 %" in read
+    )
+    assert "site: Column of eyes.csv. Where it was taken." in read
 
 
 def test_a_loss_behind_a_gain_is_told_before_the_rules() -> None:
@@ -61,7 +71,8 @@ def test_hostile_names_leave_the_table_whole() -> None:
     rows = pd.DataFrame(
         {"site": [HOSTILE] * 100 + ["A"] * 100, "y_true": "cat", "y_pred": ["dog"] * 50 + ["cat"] * 150}
     )
-    text = markdown(audited(rows, (ACCURACY,), name=HOSTILE))
+    origin = Origin(HOSTILE, HOSTILE, 2, {"site": HOSTILE, "group_id": HOSTILE})
+    text = markdown(audited(rows, (ACCURACY,), name=HOSTILE, origin=origin))
     found = tokens(text)
     assert not {"html_inline", "html_block", "link_open", "image", "em_open"} & {token.type for token in found}
     assert sum(token.type == "td_open" for token in found) == 7

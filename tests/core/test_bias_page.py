@@ -24,14 +24,15 @@ from made_audit import (
 
 import tasks.core.bias_page
 from tasks.core.bias.rules import Rule
+from tasks.core.bias_columns import Origin
 from tasks.core.bias_page import MAX_RULE_GROUPS, PARTS, TEMPLATE, BiasFacts, ErrorSheet, render, told_rules
 from tasks.core.bias_tables import MAX_ROWS
 
 VOID = {"meta", "img", "br"}
 BLOCKS = {"p", "li", "td", "th", "br", "h1", "h2", "h3", "figcaption", "summary", "caption", "div", "dt", "dd", "tr"}
 ON_EVERY_PAGE = [
-    "verdict", "rules", "rule-groups", "change", "groups", "classes", "crossed", "slices", "data", "explanations", "trade",
-    "laws", "ll144", "annex", "lineage", "limits", "signature",
+    "verdict", "worst", "rules", "columns", "rule-groups", "change", "groups", "classes", "crossed", "slices", "data",
+    "explanations", "trade", "laws", "ll144", "annex", "lineage", "limits", "signature",
 ]  # fmt: skip
 OF_THE_PIPELINE = ["adaptation", "guard", "selection", "training", "errors", "validation"]
 
@@ -126,23 +127,61 @@ def everything() -> BiasFacts:
 
 def test_every_part_has_its_place() -> None:
     ids = re.findall(r'<h[23] id="([\w-]+)"', of_all()[0])
-    order = ON_EVERY_PAGE[:11] + OF_THE_PIPELINE + ON_EVERY_PAGE[11:]
+    trade = ON_EVERY_PAGE.index("trade") + 1
+    order = ON_EVERY_PAGE[:trade] + OF_THE_PIPELINE + ON_EVERY_PAGE[trade:]
     assert ids == order
     assert re.findall(r'<h[23] id="([\w-]+)"', of_two_sites()[0]) == ON_EVERY_PAGE
 
 
 def test_the_verdict_is_a_word_and_a_question() -> None:
-    verdict = part(of_two_sites()[1], "Verdict", "Rules Set before")
+    verdict = part(of_two_sites()[1], "Verdict", "Rules Set in params.yaml")
     assert "✗ fail At least one required rule is broken, by more than chance explains." in verdict
-    assert "as good as the others (site): B −30.0 (" in verdict
-    assert "allowed at least −5.0 points, n = 100" in verdict
+    assert "as good as the others (site): B 60.0 % against 90.0 %: −30.0 points (" in verdict
+    assert ", widened for the number of groups, allowed at least −5.0 points, n = 100" in verdict
     assert "To decide: Is the model held back" in verdict
+
+
+def test_the_worst_of_each_kind_stands_before_the_rules() -> None:
+    rows = predictions({"A": (900, 900, 1000), "B": (480, 480, 600)}).assign(light=["dark", "bright"] * 800)
+    worst = part(text_of(audited(rows)), "Where it is worst", "Rules Set")
+    # A .9, B .8, in the dark as in the light
+    assert (
+        "Groups: of 4, 1 is worse than all other images beyond what chance explains: B of site: accuracy 80.0 %, 10.0"
+        in worst
+    )
+    assert "Intersections: of 4, 2 are worse than all other images beyond what chance explains:" in worst
+    assert "B × dark of site × light: accuracy 80.0 %, 7.7 points below" in worst  # the others: 1140 of 1300
+    assert "may be too narrow" not in worst
+
+
+def test_too_few_group_ids_are_told_once_and_beside_what_they_hold_up() -> None:
+    rows = predictions({"A": (180, 150, 200), "B": (60, 70, 100)})
+    text = text_of(audited(rows, clusters=rows.index // 50, origin=Origin("eyes.csv", "Column of eyes.csv.")))
+    assert "a fail if each image were drawn by itself, but some group's images come from only 2 group_ids" in text
+    assert "Intervals that take each image as drawn by itself may be too narrow: see what the groups are." in text
+    assert text.count("The intervals of site (2) take each image as drawn by itself and may be too narrow") == 1
+    assert "group n group_ids value at Holm's level" in text
+    assert "in 2 clusters" not in text
+
+
+def test_the_groups_are_explained_before_anything_is_counted() -> None:
+    facts = of_sites(origin=Origin("eyes.csv", "Column of eyes.csv.", 7, {"site": "Where it was taken"}))
+    groups = part(text_of(facts), "What the groups are", "Rules, group by group Why")
+    assert "site Column of eyes.csv. Where it was taken." in groups
+    assert "These 300 images hold 7 of them." in groups
+
+
+def test_who_set_the_rules_is_said_by_case() -> None:
+    assert "Rules Set in params.yaml before this run (sha256" in of_two_sites()[1]
+    asked = text_of(of_sites(rules_from="As rules.yaml has them"))
+    assert "Rules As rules.yaml has them (sha256" in asked
+    assert "before this run" not in asked
 
 
 def test_a_rule_is_told_with_value_limit_group_and_n() -> None:
     table = part(of_two_sites()[1], "rule outcome value", "Rules, group by group")
     row = part(table, "The accuracy of no group of site", "No group of site may lose")
-    assert "below that of all other images together. (as good as the others; required) ✗ fail −30.0 (" in row
+    assert "below that of all other images together. (as good as the others; required) ✗ fail −30.0 points (" in row
     assert "at least −5.0 points B 60.0 % against 90.0 % 100 nothing is open" in row
 
 
@@ -164,7 +203,7 @@ def test_each_verdict_has_its_words() -> None:
 
 
 def test_a_loss_behind_a_gain_stands_on_page_one() -> None:
-    verdict = part(of_two_sites()[1], "Verdict", "Rules Set before")
+    verdict = part(of_two_sites()[1], "Verdict", "Rules Set in params.yaml")
     assert "Better over all, worse for some. The change hides a loss, beyond what chance explains:" in verdict
     assert "all images +6.7 points, B −10.0 points (" in verdict
     change = part(of_two_sites()[1], "Change against other models", "Groups All images together")
@@ -173,7 +212,7 @@ def test_a_loss_behind_a_gain_stands_on_page_one() -> None:
 
 
 def test_a_loss_that_may_be_chance_is_told_as_such() -> None:
-    verdict = part(text_of(of_sites({"A": (180, 150, 200), "B": (69, 70, 100)})), "Verdict", "Rules Set before")
+    verdict = part(text_of(of_sites({"A": (180, 150, 200), "B": (69, 70, 100)})), "Verdict", "Rules Set in params.yaml")
     assert "The change may hide a loss; these images can't say for sure:" in verdict
     assert "B −1.0 points" in verdict
 
@@ -190,7 +229,7 @@ def test_small_groups_are_named_without_their_values() -> None:
     groups = part(
         text_of(of_sites({"A": (180, 150, 200), "tiny": (1, 1, 3)})), "Groups All images", "Classes With more"
     )
-    assert "site tiny 3 1.5 % fewer than 20 images: not shown, not judged" in groups
+    assert "tiny 3 1.5 % fewer than 20 images: not shown, not judged" in groups
     assert "33.3 %" not in groups
 
 
@@ -233,7 +272,7 @@ def test_data_models_and_sheets_are_shown() -> None:
     assert "A cat 0 3 A dog 0 1 B (no label) 1 1 B dog 0 1" in data
     # of 6 training images 4 are A: (2 - 4) / 6; A has 3 cats and 1 dog, B's only label is dog
     assert "site A 5 66.7 % 50.0 % −0.33 4 0.50 0.75 endless" in data
-    assert "site B 3 33.3 % 50.0 % 0.33 1 1.00 0.75 1.39" in data
+    assert "B 3 33.3 % 50.0 % 0.33 1 1.00 0.75 1.39" in data
     trade = part(text, "Accuracy against the worst group Every", "Adapted against doing nothing")
     assert "group dro 300 78.0 % (74.0 to 82.0) B 100 70.0 % (60.0 to 80.0)" in trade
     assert (
@@ -245,7 +284,9 @@ def test_data_models_and_sheets_are_shown() -> None:
 
 def test_the_pipeline_is_told_where_there_is_one() -> None:
     _, text = of_all()
-    assert "Adaptation: adopt (proven, 95% one-sided). The model in this bundle is shot." in text
+    assert (
+        "Adaptation: adopt (proven, 95% one-sided). The model in this bundle is shot, named for the method that" in text
+    )
     assert "Data validation says warn: class balance: 1 (warn)." in text
     assert "site B 9 4 3 −10.0 (−20.0 to −1.0) worse" in text
     assert "Labels that would tell most: 1 held-out images" in text
@@ -258,6 +299,7 @@ def test_names_cannot_act_on_the_page() -> None:
     facts = audited(
         rows, [replace(ACCURACY, name=HOSTILE, column=HOSTILE), replace(LOSS, column=HOSTILE)], rows, name=HOSTILE,
         error_sheets=(ErrorSheet(HOSTILE, SMALL_PNG, HOSTILE),), rules_text=HOSTILE, lineage={HOSTILE: HOSTILE},
+        rules_from=HOSTILE, origin=Origin(HOSTILE, HOSTILE, 2, {HOSTILE: HOSTILE, "group_id": HOSTILE}),
     )  # fmt: skip
     page = render(facts)
     assert faults(page) == []

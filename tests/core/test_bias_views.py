@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 from made_audit import audited, of_sites, pipeline_run
 
+from tasks.core.bias.rules import Rule
 from tasks.core.bias_page import render
 from tasks.core.bias_views import MAX_CLASSES, annex_iv, impact_ratios
 
+SELECT = Rule("called alike", "selection_rate:yes", "sex", "four_fifths", "highest", 0.8, False)
 HIRE = {"metric": "selection_rate:yes"}
 
 
@@ -90,3 +92,23 @@ def test_all_nine_points_of_the_annex_lead_to_a_part_of_the_page(has_pipeline: b
     assert all(heading.to_add for heading in headings)
     assert all(f'id="{anchor}"' in page for heading in headings for _, anchor in heading.answered)
     assert page.count("Not legal advice") == 1
+
+
+def test_tables_of_no_favourable_class_are_folded_away() -> None:
+    page = render(of_sites())
+    folded = page.index("Selection rates and impact ratios of every class")
+    assert folded < page.index("t-impact-1") < page.index("</details>", folded)
+    facts = audited(
+        pd.DataFrame({"sex": ["m", "f"] * 50, "y_true": "yes", "y_pred": ["yes"] * 60 + ["no"] * 40}), (SELECT,)
+    )
+    named = render(facts)
+    assert "of every class" not in named
+    assert "t-impact-1" in named
+
+
+def test_the_law_counts_people_and_scores_too() -> None:
+    page = render(of_sites())
+    assert "individuals, not images, are counted" in page
+    assert "scoring rates (the share above the sample's median score), which aren't computed here" in page.replace(
+        "&#39;", "'"
+    )

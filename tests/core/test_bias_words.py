@@ -168,7 +168,7 @@ def test_what_would_decide_names_groups_and_images() -> None:
         == "about 1,200 more of a; about 3 more of b; 1 more group is open"
     )
     assert what_would_decide(entry("inconclusive", group("a", 0.0, "inconclusive"))).startswith(
-        "more images of these groups"
+        "not more images of these groups alone"
     )
     assert what_would_decide(entry("pass", group("a", 0.0, "pass"))) == ""
     few = {"sampling": {"is_limiting": True, "n_clusters": 6}}

@@ -24,7 +24,8 @@ def card(adopted: str = "shot", **changes: Any) -> str:
         "ask_below": 0.75,
     }  # fmt: skip
     evidence = {
-        "verdict": {"verdict": "inconclusive"}, "decision": {"guard": {"decision": "adopt", "reason": "better"}},
+        "verdict": {"verdict": "inconclusive", "columns": ["site|x", "age", "site|x × age"]},
+        "decision": {"guard": {"decision": "adopt", "reason": "better"}},
         "selection": {"candidates": [{"chosen": False}, chosen]},
         "validation": {"n_target_labels": {"train": 30, "val": 20, "guard": 10, "test": 300}},
     }  # fmt: skip
@@ -46,7 +47,7 @@ def test_figures_carry_interval_and_n() -> None:
     text = card()
     assert "Accuracy on target test images: 0.912 (0.880 to 0.940), n = 300" in text
     assert "+0.100 (+0.050 to +0.150), n = 300" in text
-    assert "Bias audit: **inconclusive**. These images can't settle" in text
+    assert "Bias audit of groups by site\\|x, age: **inconclusive**. These images can't settle" in text
     assert "Below a confidence of 0.75 a person is asked." in text
     assert "data\\: ImageNet; n images\\: 1281167" in text
 
@@ -60,6 +61,10 @@ def test_names_from_data_are_no_markup() -> None:
 
 def test_without_a_threshold_a_person_is_always_asked() -> None:
     assert "right often enough: a person is always asked." in card(ask_below=None)
+
+
+def test_a_threshold_of_zero_asks_nobody() -> None:
+    assert "so no person is asked." in card(ask_below=0.0)
 
 
 def test_a_kept_source_only_model_claims_no_gain() -> None:

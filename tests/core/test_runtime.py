@@ -1,6 +1,7 @@
 """Addressed randomness, one holder of a resume state, one sentence on failure."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,3 +159,31 @@ def test_threads_are_fixed() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+N_MAPPED = """
+import ctypes
+from tasks.core.runtime import keep_memory, use_machine
+
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(f"field_{n}", ctypes.c_size_t) for n in range(10)]  # the fourth is hblks: blocks fetched one by one
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Mallinfo2
+libc.malloc.restype = ctypes.c_void_p
+
+def mapped_by_a_large_block():
+    before = libc.mallinfo2().field_3
+    libc.malloc(ctypes.c_size_t(2**28))
+    return libc.mallinfo2().field_3 - before
+
+plain = mapped_by_a_large_block()
+use_machine("cpu", 1)
+print(plain, mapped_by_a_large_block())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
+def test_a_stage_keeps_its_large_blocks() -> None:
+    run = subprocess.run([sys.executable, "-c", N_MAPPED], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["1", "0"]

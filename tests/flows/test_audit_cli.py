@@ -151,6 +151,23 @@ def test_without_rules_the_shipped_ones_apply_and_the_page_prints_them() -> None
     assert all(name in page for name in names)
 
 
+def test_the_page_says_what_the_columns_are_and_who_chose_the_rules() -> None:
+    table = predictions({"a": 900, "b": 900}).assign(group_id=lambda rows: rows.index // 2)
+    audited(table, "--rules", rules({}, columns_explained={"site": "Hospital <b>", "group_id": "One patient."}), code=0)
+    page = Path("out/audit.html").read_text(encoding="utf-8")
+    assert "Column of table.csv. Hospital &lt;b&gt;." in page
+    assert "Column of table.csv. One patient. These 2,000 images hold 1,000 of them." in page
+    assert "As rules.yaml has them; whether they were written before" in page
+    assert "before this run" not in page
+    audited(predictions({"a": 900, "b": 900}), "--rules", str(RULES), code=0)
+    assert "nobody chose them for this use (sha256" in Path("out/audit.html").read_text(encoding="utf-8")
+
+
+def test_an_explanation_of_no_column_is_refused() -> None:
+    (told,) = refused_table(predictions({"a": 90}, n=100), "--rules", rules({}, columns_explained={"sit": "x"}))[1:]
+    assert told == "  - columns_explained names 'sit', which is no column of groups; did you mean 'site'?"
+
+
 def test_a_baseline_shows_who_gets_worse_although_all_get_better() -> None:
     """a gains 30 points and b loses 8: b fails the rule on change, whose limit is 2 points."""
     save("old.csv", predictions({"a": 600, "b": 980}))
@@ -482,8 +499,8 @@ def test_nothing_odd_gives_no_note() -> None:
         ),
         (
             {"site": ["a", "a", "a", "b"], "image_id": None},
-            "table.csv: 1 of 4 rows, row 3 equals an earlier row in every column, and no image_id tells whether "
-            "it is a copy; copies make intervals too narrow.",
+            "table.csv: 1 of 4 rows, row 3 equals an earlier row in every column; without image_id copies "
+            "can't be told from different images, and copies make intervals too narrow.",
         ),
     ],
 )  # fmt: skip

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import PANELS, app
 from flows.dvc_process import dvc_output
 from flows.terminal import COLOUR
 
@@ -38,6 +39,17 @@ def test_help_loads_nothing_heavy() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr.strip() == ""
     )
+
+
+def test_every_command_has_its_place_in_the_help_and_the_pipeline_comes_first() -> None:
+    group = typer.main.get_command(app)
+    named = [name for names in PANELS.values() for name in names]
+    assert sorted(named) == sorted(group.commands)  # type: ignore[attr-defined]
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"}).stdout
+    assert "Adapts pretrained image models to a new domain" in text
+    places = [text.index(panel) for panel in PANELS]
+    assert places == sorted(places)
+    assert text.index(" run ") < text.index(" validate ")
 
 
 @pytest.mark.parametrize("arguments", [["run", "--engine", "magic"], ["--workspace", "/nowhere", "run"], ["nonsense"]])

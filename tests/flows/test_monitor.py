@@ -78,7 +78,12 @@ def champion(home: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def register(
-    folder: Path, held_out: Path, *, has_reference: bool = True, rules: list[dict[str, Any]] | None = None
+    folder: Path,
+    held_out: Path,
+    *,
+    has_reference: bool = True,
+    rules: list[dict[str, Any]] | None = None,
+    ask_below: float = 0.5,
 ) -> None:
     """A small untrained network as champion; it guesses every held-out image right, says the reference."""
     folder.mkdir()
@@ -90,7 +95,7 @@ def register(
         "architecture": "acclimate.small_resnet",
         "classes": ["a", "b"],
         "temperature": 1.0,
-        "ask_below": 0.5,
+        "ask_below": ask_below,
     }
     save_weights(model, folder / "model.safetensors")
     names = tuple(path.name for path in sorted(held_out.glob("*.png")))
@@ -151,7 +156,7 @@ def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def refused(*words: str | Path) -> str:
     """The sentence on stderr of a run that could not be; it leaves nothing, in the history neither."""
     done = acclimate(*words, "--out", "out")
-    assert (done.exit_code, done.stdout.replace("layout: -\n", "")) == (2, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert not Path("out").exists() or not set(os.listdir("out")) & set(MONITOR.names)
     assert not Path(os.environ["ACCLIMATE_HOME"], "monitoring").exists()
     assert done.stderr.startswith("error: ")
@@ -247,6 +252,56 @@ def test_labels_that_came_later_give_the_accuracy_and_the_audit_again(champion: 
     assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (pytest.approx(77 / 80), 80)
     assert (found["reaudit"]["was"], found["reaudit"]["is"], found["reaudit"]["changed"]) == ("pass", "pass", [])
     assert json.loads(Path("out/reaudit.json").read_text())["verdict"] == "pass"
+
+
+def test_labels_may_name_the_files_wholly_and_those_that_name_no_image_are_counted(
+    champion: Path, tmp_path: Path
+) -> None:
+    """Of 82 rows 80 name an image, by its whole path; one names none, and one an image that lies elsewhere."""
+    new = save_images(tmp_path / "new", seed=2)
+    monitored(new, code=0)
+    told = labels(new, {"a": 39, "b": 38})
+    rows = pd.read_csv(told)
+    rows["path"] = [str(new.absolute() / name) for name in rows["path"]]
+    other = pd.DataFrame({"path": ["999.png", str(tmp_path / "held_out/000.png")], "label": "a", "site": "a"})
+    pd.concat([rows, other]).to_csv(told, index=False)
+    done = acclimate(new, "--out", "out", "--labels", told, "--group-columns", "site")
+    assert done.exit_code == 0, done.stderr
+    assert f"labels: 80 of the 82 rows of {told} name one of the 80 images" in done.stdout
+    assert json.loads(Path("out/monitor.json").read_text())["accuracy"]["n"] == 80
+
+
+def test_a_wrong_table_of_labels_leaves_the_former_results(champion: Path, tmp_path: Path) -> None:
+    new, wrong = save_images(tmp_path / "new", seed=2), tmp_path / "wrong.csv"
+    monitored(new, code=0)
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    wrong.write_text("path,label\nx.png,a\n")
+    done = acclimate(new, "--out", "out", "--labels", wrong)
+    assert done.exit_code == 2
+    assert "no path of --labels" in done.stderr
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+def test_a_model_that_is_sure_enough_always_sends_no_image_to_a_person(home: Path, tmp_path: Path) -> None:
+    held_out = save_images(tmp_path / "held_out", seed=1)
+    register(tmp_path / "made", held_out, ask_below=0.0)
+    monitored(save_images(tmp_path / "new", seed=2), code=0)
+    page = Path("out/monitor.html").read_text(encoding="utf-8")
+    assert "No image is for a person" in page
+    assert "below the confidence" not in page
+
+
+def test_without_a_required_rule_no_verdict_is_compared(home: Path, tmp_path: Path) -> None:
+    register(tmp_path / "made", save_images(tmp_path / "held_out", seed=1), rules=[RULE | {"required": False}])
+    new = save_images(tmp_path / "new", seed=2)
+    monitored(new, code=0)
+    done = acclimate(new, "--out", "out", "--labels", labels(new, {"a": 39, "b": 38}), "--group-columns", "site")
+    assert (
+        "audit again: the registered audit has no required rule, so it gave no verdict that these labels" in done.stdout
+    )
+    page = Path("out/monitor.html").read_text(encoding="utf-8")
+    assert "no verdict to compare</b>: the registered audit has no required rule" in page
+    assert "mark a rule as required" not in page
 
 
 def test_a_verdict_that_fails_now_is_an_alarm(champion: Path, tmp_path: Path) -> None:

@@ -44,7 +44,13 @@ def test_a_verdict_that_turns_to_fail_is_worse(
 ) -> None:
     """.9 and .9 are equal; .9 and .5 put b .2 below overall, where .05 is allowed."""
     told, verdict = reaudited(labelled(n_right), ("site",), bundle(tmp_path, {}))
-    assert (told["was"], told["is"], told["is_worse"], told["n"]) == ("pass", now, is_worse, 2000)
+    assert (told["was"], told["is"], told["is_worse"], told["n_required"], told["n"]) == (
+        "pass",
+        now,
+        is_worse,
+        1,
+        2000,
+    )
     assert verdict["verdict"] == now
     assert (
         told["changed"]
@@ -80,6 +86,26 @@ def test_rules_that_cannot_be_asked_again_have_no_say(tmp_path: Path) -> None:
         "slice (brightness (thirds)): slices of this set would be cut at other values",
         "absent (site × skin): no column skin was given",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            [{"required": False}],
+            "the registered audit has no required rule, so it gave no verdict that these labels could change",
+        ),
+        (
+            [{"required": False}, {"column": "skin"}],
+            "none of the 1 required rule(s) of the registered audit can be asked again, so its verdict is not confirmed",
+        ),
+    ],
+)
+def test_without_a_required_rule_there_is_no_verdict_to_compare(
+    tmp_path: Path, changes: list[dict[str, Any]], reason: str
+) -> None:
+    told, _ = reaudited(labelled({"a": 900, "b": 500}), ("site",), bundle(tmp_path, *changes))
+    assert (told["n_required"], told["is_worse"], told["reason"]) == (0, False, reason)
 
 
 def test_intersections_are_made_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The registry: what is registered is found, compared and kept with the lock it came from."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from made_registry import NAME, made_bundle, registered
 from typer.testing import CliRunner
 
 from flows.lineage import path_md5, read_lock
-from flows.registry import differences, find, registered_bundle, sync, versions
+from flows.registry import differences, find, move_alias, registered_bundle, replace_damaged, sync, versions
 from flows.registry_cli import add_commands, moment_of
 from tasks.core.files import file_sha256
 from tasks.register_model import kept_lock, sync_registry
@@ -50,6 +51,45 @@ def test_registering_twice_makes_one_version_and_moves_the_challenger(home: Path
     registered(tmp_path, "bbb")
     assert "already registered as digits version 1; it is the challenger" in sync_registry(first, NAME)
     assert [each.aliases for each in versions(NAME)] == [("challenger",), ()]
+
+
+def test_a_champion_is_not_called_challenger(home: Path, tmp_path: Path) -> None:
+    bundle = made_bundle(tmp_path / "a", "aa")
+    assert sync(bundle, NAME).endswith("registered as digits version 1, challenger, audit pass")
+    move_alias(find(NAME, "1"), "champion")
+    candidate = find(NAME, "1").candidate
+    assert sync(bundle, NAME) == f"candidate {candidate[:12]} is registered as digits version 1; it is the champion"
+
+
+def test_a_damaged_bundle_is_told_with_the_command_that_mends_it_and_that_command_does(
+    home: Path, tmp_path: Path
+) -> None:
+    bundle = made_bundle(tmp_path / "a", "aa")
+    sync(bundle, NAME)
+    folder = find(NAME, "1").folder
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "model.safetensors").write_text("ab")
+    with pytest.raises(
+        ValueError, match=r"register it again \(`acclimate registry sync` does so where data/bundle or data/given"
+    ):
+        find(NAME, "1").checked_folder()
+    assert sync(bundle, NAME).endswith(f"; the damaged {folder} was replaced by {bundle}")
+    (folder / "manifest.json").write_text("{}")
+    shutil.copytree(bundle, "data/given/champion", dirs_exist_ok=True)
+    app = typer.Typer()
+    add_commands(app)
+    done = CliRunner().invoke(app, ["registry", "sync"])
+    assert done.stdout.startswith(f"the damaged {folder} was replaced by data/given/champion\n"), done.output
+    assert {path.name: path.read_bytes() for path in find(NAME, "1").checked_folder().iterdir()} == whole
+
+
+def test_a_damaged_bundle_is_not_replaced_by_another_damaged_one(home: Path, tmp_path: Path) -> None:
+    bundle = made_bundle(tmp_path / "a", "aa")
+    sync(bundle, NAME)
+    for place in (bundle, find(NAME, "1").folder):
+        (place / "model.safetensors").write_text("ab")
+    with pytest.raises(ValueError, match=r"model\.safetensors has sha256"):
+        replace_damaged(bundle)
 
 
 def test_tags_say_who_what_and_where(home: Path, tmp_path: Path) -> None:

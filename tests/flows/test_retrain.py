@@ -1,5 +1,6 @@
 """Retraining on a toy repository: its own checkout, pinned given files, a branch a candidate; a kill leaves nothing behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,14 +15,15 @@ from receivers import web_receiver
 from ruamel.yaml import YAML
 
 from flows import notify
+from flows.due import due_here
 from flows.dvc_process import dvc_output
 from flows.pins import holds
 from flows.registry import find, versions
-from flows.retrain import Drivers, retrain
+from flows.retrain import Drivers, commit_message, retrain, swept, twin_sentence
 from flows.review import Statement, decide, promote, subject_of
 from flows.run_lock import run_lock
-from flows.run_record import DEAD, DONE, FAILED, NOTHING_NEW, marked, process_name, read_runs, runs_folder, sweep
-from flows.worktree import leaves, link_places, use_data
+from flows.run_record import DEAD, DONE, FAILED, NOTHING_NEW, marked, process_name, read_runs, runs_folder
+from flows.worktree import changed_names, clear_tree, link_places, use_data
 from tasks.core.reviews import APPROVE, ReviewRules, Vote
 
 pytest_plugins = ("registry_fixtures", "retrain_repository")
@@ -87,6 +89,9 @@ def test_a_candidate_comes_from_the_commit_once_and_asks_for_its_review_once(
 def test_nothing_new_ends_early_and_a_new_label_is_new(project: Path, home: Path) -> None:
     first = retrain(project, None, drivers())
     git("merge", "-q", first.branch)
+    assert due_here().startswith(
+        "nothing to compute anew, but the results of build_manifest, register_model here are not"
+    )
     idle = retrain(project, None, drivers(no_stages))
     assert (idle.state, idle.step) == (NOTHING_NEW, "looking for what is new")
     (project / "data/given/accepted_profile.json").write_text('{"n": 1}\n')  # as a promotion leaves it
@@ -95,8 +100,10 @@ def test_nothing_new_ends_early_and_a_new_label_is_new(project: Path, home: Path
     git("commit", "-q", "-m", "promoted")
     assert retrain(project, None, drivers(no_stages)).state == NOTHING_NEW
     (project / "data/given/labels.csv").write_text("image_id,label\n1,7\n")  # said, not committed
-    labelled = retrain(project, None, drivers())
+    told = list[str]()
+    labelled = retrain(project, None, drivers(tell=told.append))
     assert labelled.state == DONE
+    assert "new since the last run on this branch: data/given/labels.csv" in told
     assert git("show", f"{labelled.branch}:data/given/labels.csv") == "image_id,label\n1,7\n"
     commit = find(NAME, labelled.candidate).tags["git_commit"]
     assert commit == git("rev-parse", f"{labelled.branch}~1").strip()
@@ -164,6 +171,14 @@ def test_results_go_to_the_remote_and_come_from_it(
     assert any((project / ".dvc/cache/files").rglob("*"))
 
 
+def test_a_checkout_that_git_does_not_know_is_cleared(project: Path, tmp_path: Path) -> None:
+    """A kill before git wrote its part; the second clearing finds nothing."""
+    (tmp_path / "tree/data").mkdir(parents=True)
+    for _ in range(2):
+        clear_tree(tmp_path / "tree")
+        assert not (tmp_path / "tree").exists()
+
+
 def test_a_folder_without_a_commit_is_refused(home: Path) -> None:
     with pytest.raises(ValueError, match=r"retraining starts from a commit, and .* has none: .*; commit first"):
         retrain(Path(), None, drivers())
@@ -193,8 +208,12 @@ def test_a_killed_run_is_found_dead_and_its_stage_ends(project: Path, home: Path
         stage = int((home / "pid").read_text())
         process.send_signal(signal.SIGKILL)  # its pipe stays open while the stage lives: nobody reads it to the end
     assert process_name(stage)  # it outlived its run
-    (dead,) = sweep()
+    assert len(git("worktree", "list").splitlines()) == 2
+    (dead,) = swept()
     assert (dead.state, dead.step) == (DEAD, "running the stages")
+    assert not dead.tree.exists()
+    assert len(git("worktree", "list").splitlines()) == 1
+    assert (project / "images/1.png").read_text() == "1"  # the checkout held a link to them
     assert not process_name(stage)
     assert marked(dead) == []
     git("checkout", "-q", "HEAD~1", "build.py")
@@ -280,10 +299,35 @@ def test_data_that_is_not_there_is_refused(two_folders: tuple[Path, Path]) -> No
         use_data(Path("nowhere"))
 
 
-def test_leaves_are_the_kinds_of_change() -> None:
+def test_what_changed_is_named_once_and_what_is_only_absent_or_pinned_is_not() -> None:
     status = {
-        "a": ["changed command", {"changed deps": {"params.yaml": {"seed": "new"}}}],
-        "b": [{"changed outs": {"x": "deleted"}}],
+        "a": ["changed command", {"changed deps": {"params.yaml": {"seed": "new"}, "a.py": "modified"}}],
+        "b": [
+            {"changed outs": {"x": "deleted"}},
+            {"changed deps": {"a.py": "modified", "data/given/champion": "modified"}},
+        ],
     }
-    assert list(leaves(status)) == ["changed command", "new", "deleted"]
-    assert list(leaves({})) == []
+    assert changed_names(status) == ["the command of a", "seed", "a.py"]
+    assert changed_names({}) == []
+
+
+def test_the_same_weights_under_another_report_are_told(home: Path, tmp_path: Path) -> None:
+    first, other, again = (
+        registered(tmp_path / folder, weights, verdict=verdict)
+        for folder, weights, verdict in (("1", "aa", "pass"), ("2", "bbb", "pass"), ("3", "aa", "fail"))
+    )
+    assert [twin_sentence(each) for each in (first, other)] == ["", ""]
+    told = "its weights are those of version 1: what is new has not changed the model, only report.html, verdict.json"
+    assert twin_sentence(again) == told
+
+
+def test_the_commit_says_the_figures_in_words(home: Path, tmp_path: Path) -> None:
+    version = registered(tmp_path, "aa")
+    metrics = {
+        "adopted": {"n": 768, "accuracy": 0.9648, "accuracy_low": 0.949, "accuracy_high": 0.9757, "by": {"a": [1, 2]}}
+    }
+    Path("data/metrics.json").write_text(json.dumps(metrics))
+    assert commit_message(version, "r1").splitlines() == [
+        f"Candidate {version.candidate[:12]}: verdict pass, decision adopt", "", "Retraining run r1", "", "Target test images:",
+        "adopted: accuracy 0.965 (0.949 to 0.976), n = 768",
+    ]  # fmt: skip

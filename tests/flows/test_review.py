@@ -352,7 +352,7 @@ def test_the_commands_tell_the_whole_story(home: Path, tmp_path: Path) -> None:
     acclimate("promote", "2", "--reason", "release of the week")
     acclimate("registry", "rollback", "--reason", "complaints")
     history = acclimate("registry", "history")
-    for told in ("promoted", "rolled back", "fine", "release of the week", "complaints", "ann"):
+    for told in ("promoted", "rolled back", "fine", "release of the week", "complaints", "ann", "bob (owner)"):
         assert told in history
     assert "override: the group is 3 images" in acclimate("registry", "show", "champion")
     assert "digits version 1" in acclimate("registry", "at", "2100-01-01")

@@ -58,7 +58,7 @@ def test_a_run_without_a_process_is_dead_once() -> None:
     run = gone()
     (dead,) = sweep()
     assert dead.state == DEAD
-    assert dead.told == f"its process {run.pid} is gone, while running the stages; its folder is {run.tree}"
+    assert dead.told == f"its process {run.pid} is gone, while running the stages"
     assert read_runs() == [dead]
     assert sweep() == []
 

@@ -141,7 +141,8 @@ def test_a_damaged_bundle_is_refused_and_the_old_model_goes_on(
     assert "version 3 waits for its review" in str(served.look())
     move_alias(second, CHAMPION)
     assert served.look() == "the registry names the served version again"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////no/such/folder/x.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert "version 2 goes on" in str(served.look())
 
 

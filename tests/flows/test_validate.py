@@ -508,7 +508,7 @@ def refusals() -> dict[str, tuple[list[str], str]]:
         "nothing there": (["nowhere"], "nowhere does not exist: name a folder, an archive"),
         "no image": (["hollow"], "no image was found in hollow"),
         "another kind of file": (["file.xlsx"], "file.xlsx is neither of these: name a folder"),
-        "no column of paths": (["pathless.csv"], "pathless.csv has no column of paths; it has x, y; name it with --path-column"),
+        "no column of paths": (["pathless.csv"], "pathless.csv has no column of paths; it has x, y; rename one to path"),
         "no such columns": (
             ["good.csv", "--label-column", "klass", "--audit-columns", "age,label"],
             "has no column 'klass', 'age'; it has path, label; mend build_manifest.columns or build_manifest.audit_columns "

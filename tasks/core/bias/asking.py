@@ -12,7 +12,7 @@ from tasks.core.bias.counts import ON_PROBABILITIES, Settings
 from tasks.core.bias.estimates import MAX_PAIRED_GROUPS, Comparison, compare
 from tasks.core.bias.rules import EVERY_COLUMN, Rule
 from tasks.core.bias.sentences import counted, shown
-from tasks.core.bias.table import TIMES, AuditTable, Grouping, grouping_of
+from tasks.core.bias.table import THIRDS, TIMES, AuditTable, Grouping, grouping_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def ask(rule: Rule, table: AuditTable, settings: Settings, known_groups: Mapping
 
 def plain_columns(table: AuditTable) -> list[str]:
     """The audit columns themselves, without intersections and slices."""
-    return [name for name in table.columns if TIMES not in name and not name.endswith(" (thirds)")]
+    return [name for name in table.columns if TIMES not in name and not name.endswith(THIRDS)]
 
 
 def sampling_of(table: AuditTable, column: str, settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What counts as one independent draw: an image, or a cluster of images, and how much less clusters tell.
 
-Axes: N images, G groups, S strata, J clusters, M cells (those of cluster × stratum that hold images).
+Axes: N images, G groups, S strata, J clusters, M cells that hold images: those of cluster × stratum, of shares cluster × group.
 """
 
 from dataclasses import dataclass
@@ -100,3 +100,56 @@ def _cells(key: np.ndarray, strata: Strata, inside: np.ndarray, n_clusters: int)
     x_M = np.bincount(cell, weights=strata.x_N[inside], minlength=len(keys))
     cluster_M = keys // strata.n_strata
     return cluster_M // max(n_clusters, 1), Cells(cluster_M % max(n_clusters, 1), keys % strata.n_strata, n_M, x_M)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The cells of cluster × group: which one each image is in, and the group and the cluster of each."""
+
+    cell_N: np.ndarray
+    group_M: np.ndarray
+    cluster_M: np.ndarray
+    n_groups: int
+
+
+def pairs_of(grouping: Grouping, clusters_N: np.ndarray) -> Pairs:
+    n_clusters = int(clusters_N.max(initial=-1)) + 1
+    keys, cell_N = np.unique(grouping.codes_N.astype(np.int64) * n_clusters + clusters_N, return_inverse=True)
+    return Pairs(cell_N, keys // max(n_clusters, 1), keys % max(n_clusters, 1), len(grouping.names))
+
+
+def share_designs(hits_M: np.ndarray, n_M: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """(effect_G, n_clusters_G) of a share, hits of n, in all groups at once: as `samples.Parts` has them one by one."""
+    measured_G, most_G, n_clusters_G = _share_effects(hits_M, n_M, pairs.group_M, pairs.n_groups)
+    hits_J, n_J = (np.bincount(pairs.cluster_M, weights=of_M) for of_M in (hits_M, n_M))
+    measured, most, _ = _share_effects(hits_J, n_J, np.zeros(len(n_J), int), 1)
+    expected_G = 1 + (most_G - 1) * likeness(float(measured[0]), float(most[0]))
+    return np.where(np.isnan(measured_G), expected_G, np.maximum(measured_G, expected_G)), n_clusters_G
+
+
+def likeness(measured: float, most: float) -> float:
+    """0..1: how far images of a cluster are alike, from the design effect and the one they would have if all were alike.
+
+    1 where no image differs from another: then nothing is known of it.
+    """
+    if np.isnan(measured):
+        return 1.0
+    return min((measured - 1) / (most - 1), 1.0) if most > 1 else 0.0
+
+
+def _share_effects(
+    hits_M: np.ndarray, n_M: np.ndarray, group_M: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per group the design effect (NaN where no image differs), the one if a cluster's images were alike, and the clusters."""
+
+    def total(of_M: np.ndarray) -> np.ndarray:
+        return np.bincount(group_M, weights=of_M, minlength=n_groups)
+
+    n_G, n_clusters_G = total(n_M), total(n_M > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share_G = total(hits_M) / n_G
+        by_images_G = n_G * share_G * (1 - share_G)
+        by_clusters_G = total((hits_M - share_G[group_M] * n_M) ** 2) * n_clusters_G / (n_clusters_G - 1)
+        is_known_G = (by_images_G > 1e-12 * n_G) & (n_clusters_G > 1)
+        effect_G = np.where(is_known_G, np.maximum(by_clusters_G / by_images_G, 1.0), np.nan)
+        return effect_G, total(n_M**2) / n_G, n_clusters_G

@@ -21,18 +21,17 @@ def class_mean_deviations(
     and each stratum is moved back onto its own mean, so that many strata don't add up to a bias.
     """
     n_SK = n_SK[n_SK.sum(1) > 0]
-    total_B = np.zeros(n_replicates)
-    for n_K in n_SK:
-        n = n_K.sum()
-        chance_K = n_K.astype(float)
-        chance_K[[0, -1]] += 0.5
-        chance_K /= n + 1
-        if len(chance_K) == 2:
-            drawn_B = rng.binomial(n, chance_K[0], n_replicates)
-            mean_B = (drawn_B * score_K[0] + (n - drawn_B) * score_K[1]) / n
-        else:
-            mean_B = rng.multinomial(n, chance_K, n_replicates) @ score_K / n
-        total_B += mean_B - chance_K @ score_K
+    n_S1 = n_SK.sum(1, keepdims=True)
+    chance_SK = n_SK.astype(float)
+    chance_SK[:, [0, -1]] += 0.5
+    chance_SK /= n_S1 + 1
+    shape = (len(n_SK), n_replicates)
+    if len(score_K) == 2:
+        drawn_SB = rng.binomial(n_S1, chance_SK[:, :1], shape)
+        mean_SB = (drawn_SB * score_K[0] + (n_S1 - drawn_SB) * score_K[1]) / n_S1
+    else:
+        mean_SB = rng.multinomial(n_S1, chance_SK[:, None, :], shape) @ score_K / n_S1
+    total_B = (mean_SB - (chance_SK @ score_K)[:, None]).sum(0)
     return np.sort(total_B / max(len(n_SK), 1))
 
 

@@ -9,11 +9,14 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from tasks.core.bias.clusters import ClusterCells, Sampling, cluster_cells, sampling_unit
+from tasks.core.bias.clusters import ClusterCells, Sampling, cluster_cells, likeness, sampling_unit
 from tasks.core.bias.counts import Settings, Strata, Sums, sums_of, values_of
 from tasks.core.bias.part import LIMITS, NOWHERE, Estimate, Part
 from tasks.core.bias.score import Ends
 from tasks.core.bias.table import AuditTable, grouping_of
+
+MAX_DRAWS = 40_000_000  # groups × strata × replicates of a metric: seconds, and megabytes for what is kept of them
+MIN_REPLICATES = 200
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,10 @@ class Parts:
 
     @cached_property
     def likeness(self) -> float:
-        """0..1: how far images of a cluster are alike, over all images; 1 where no image differs from another."""
+        """How far images of a cluster are alike, over all images."""
         assert self.cells is not None
         whole = Part(self.kind, *self.totals, self.cells.told_by_all, (), 1)
-        measured, most = whole.effect, whole.effect_if_alike
-        if math.isnan(measured):
-            return 1.0
-        return min((measured - 1) / (most - 1), 1.0) if most > 1 else 0.0
+        return likeness(whole.effect, whole.effect_if_alike)
 
     def _effect(self, part: Part) -> float:
         """The group's own design effect, at least the one that the likeness over all images gives its clusters' sizes.
@@ -103,5 +103,13 @@ def parts_of(table: AuditTable, column: str, metric: str, settings: Settings, st
         cells=cluster_cells(strata, grouping, table.clusters_N) if clustered and table.clusters_N is not None else None,
         sampling=sampling,
         address=(settings.seed, "audit replicates", column, metric),
-        n_replicates=settings.n_bootstrap,
+        n_replicates=n_replicates(settings, len(grouping.names) * strata.n_strata),
     )
+
+
+def n_replicates(settings: Settings, n_cells: int) -> int:
+    """As many as were asked for; where many groups share the work fewer, from which `resample.ends` takes one deviation.
+
+    Calibration's low end then lies too low rather than too high.
+    """
+    return min(settings.n_bootstrap, max(MAX_DRAWS // max(n_cells, 1), MIN_REPLICATES))

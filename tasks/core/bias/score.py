@@ -25,7 +25,12 @@ def quantile(confidence: float, n_clusters: int | None = None) -> float:
     return float(ndtri(upper) if n_clusters is None else stdtrit(max(n_clusters - 1, 1), upper))
 
 
-def score_interval(share: Any, n: Any, z: float) -> tuple[np.ndarray, np.ndarray]:
+def cluster_quantiles(confidence: float, n_clusters: np.ndarray) -> np.ndarray:
+    """`quantile` for many numbers of clusters at once."""
+    return np.asarray(stdtrit(np.maximum(n_clusters - 1, 1), (1 + confidence) / 2))
+
+
+def score_interval(share: Any, n: Any, z: Any) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of Wilson's score interval (1927) for arrays of shares and (effective) numbers of images; NaN where n is 0."""
     share, n = np.asarray(share, float), np.asarray(n, float)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -13,6 +13,7 @@ import pandas as pd
 NOT_KNOWN = "(not known)"
 ALL_IMAGES = "all images"
 TIMES = " × "
+THIRDS = " (thirds)"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def with_slices(table: AuditTable, values: Mapping[str, np.ndarray], names: Sequ
 
     A fact that is not among the values adds no column, as an audit column that is absent.
     """
-    added = {f"{name} (thirds)": _thirds(np.asarray(values[name], float)) for name in names if name in values}
+    added = {f"{name}{THIRDS}": _thirds(np.asarray(values[name], float)) for name in names if name in values}
     return replace(table, columns=table.columns | added)
 
 

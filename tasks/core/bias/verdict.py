@@ -58,7 +58,7 @@ def audit(
         "correction": CORRECTION, "n": len(table.y_true_N), "classes": list(table.classes), "columns": list(table.columns),
         "absent_columns": absent, "baselines": list(table.baselines), "unknown_share": _unknown_share(table),
         "sampling": {column: sampling_of(table, column, settings) for column in table.columns},
-        "overall": _overall_values(table, settings), "rules": judged,
+        "overall": _overall_values(table, settings), "rules": judged, "mitigation": None,
         "not_tested": not_tested(table, absent, settings),
     }  # fmt: skip
     return AuditResult(
@@ -105,10 +105,7 @@ def not_tested(table: AuditTable, absent: Sequence[str], settings: Settings) -> 
             )
         if not breakdown.has_classes(table, column):
             most = breakdown.MAX_GROUPS_BY_CLASS
-            said.append(
-                f"Classes, and intervals of balanced accuracy and calibration error, within the {len(n_G):,} groups of "
-                f"{shown(column)}: for up to {most} groups only."
-            )
+            said.append(f"Classes within the {len(n_G):,} groups of {shown(column)}: for up to {most} groups only.")
     if len(plain_columns(table)) > 1 and not any(TIMES in name for name in table.columns):
         said.append("Intersections of audit columns.")
     if table.probs_NC is None:
