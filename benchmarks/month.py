@@ -67,7 +67,7 @@ class Month:
         now = time.monotonic()
         self.steps.append({"step": step, "happened": happened, "seconds": round(now - self._start), **facts})
         self._start = now
-        print(f"{self.steps[-1]['seconds']:5d} s  {step}: {happened}", flush=True)
+        print(f"{step}: {happened}", flush=True)
 
     def note_champion(self, version: str) -> None:
         """Nothing; the log counts in whole seconds, so that each moment stands a second away from what comes before and after."""
@@ -105,6 +105,8 @@ def main(folder: Path, pictures: Path | None) -> None:
     answered = summary(requests.answers)
     require(answered["failed"] == 0, f"no request failed, but {answered['problems']}")
     require(answered["versions"] == [FIRST, MENDED, FIRST], f"the service swapped twice, but {answered['versions']}")
+    for step in month.steps:
+        print(f"{step['step']:16s}{step['seconds']:5d} s  {step['happened'][:110]}")
     print(f"{answered['n']} requests, {answered['failed']} failed, longest {answered['longest_ms']:.0f} ms")
     result = {"machine": machine(), "steps": month.steps, "requests": answered}
     (ROOT / "benchmarks/results/month.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -141,10 +143,9 @@ def drift(month: Month, requests: Requests) -> None:
     told = place.acclimate("monitor", str(month.delivered / "later"), "--out", str(place.folder / "monitor"), code=1)
     require("event acclimate.drift sent to Prefect" in told, told)
     found = json.loads((place.folder / "monitor/monitor.json").read_text())
-    estimate = found["estimate"]
     month.tell(
         "drift", f"{len(found['reasons'])} limits passed, the event sent: {'; '.join(found['reasons'])}",
-        checks=found["checks"], estimated_accuracy=estimate,
+        checks=found["checks"], estimated_accuracy=found["estimate"],
     )  # fmt: skip
 
 

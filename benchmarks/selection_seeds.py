@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from pipeline import ROOT, STAGES, machine, run_stages
 from scipy.stats import kendalltau, t
@@ -33,14 +34,15 @@ from tasks.core.features import read_features
 from tasks.core.files import read_json, read_table
 from tasks.core.images import ImageFiles
 from tasks.core.manifest import classes_of, part, read_valid_manifest
-from tasks.core.phases import FitSettings, Job, NetPhase
+from tasks.core.phases import Job, NetPhase
 from tasks.core.plans import run_plan
 from tasks.core.regularisers import Supervised
-from tasks.core.runtime import use_machine
+from tasks.core.runtime import address_seed, use_machine
 from tasks.core.training import accuracy
-from tasks.core.zoo_file import read_zoo
-from tasks.finetune_model import Workshop, core_phase, fit_settings
-from tasks.params import read_params
+from tasks.core.zoo import load_candidate
+from tasks.core.zoo_file import Candidate, read_zoo
+from tasks.finetune_model import core_phase, fit_settings
+from tasks.params import Params, read_params
 
 N_EPOCHS = 40
 PLAN = "full"
@@ -77,44 +79,34 @@ def one_seed(seed: int) -> dict[str, Any]:
 
 def realised_accuracy(name: str) -> float:
     """On the target's test images, of the candidate fine-tuned under the budget. In the folder of a run."""
-    shop = workshop(name)
-    model = shop.pretrained(JOB)  # the same name for all: the same fresh head
-    with tempfile.TemporaryDirectory() as checkpoints:
-        nothing = shop.part("target", "none")
-        job = Job(JOB, shop.part("target", "train"), nothing, shop.view, Path(checkpoints))
-        phases = [core_phase(phase) for phase in shop.params.finetune_model.plans[PLAN].phases]
-        budget = [replace(phase, n_epochs=N_EPOCHS) if isinstance(phase, NetPhase) else phase for phase in phases]
-        smoothing = shop.params.finetune_model.label_smoothing.target
-        objective = Supervised(torch.tensor(job.images.labels), smoothing)
-        run_plan(model, budget, job=job, settings=shop.settings, features=shop.features, objective=objective)
-    return accuracy(model, test_images(shop), shop.settings)
-
-
-def workshop(name: str) -> Workshop:
     params = read_params()
+    own = params.finetune_model
     device = use_machine(params.runtime.device, params.runtime.n_threads)
+    settings = fit_settings(params, device)
     candidate = next(c for c in read_zoo(Path(params.zoo.folder), None) if c.name == name)
     manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
-    side_px = params.zoo.image_px or candidate.native_px
-    root = Path(params.build_manifest.root)
-    settings: FitSettings = fit_settings(params, device)
-    return Workshop(
-        params=params,
-        settings=settings,
-        candidate=candidate,
-        classes=classes_of(manifest),
-        manifest=manifest,
-        files=ImageFiles(root, side_px, candidate.interpolation, candidate.crop_share),
-        features=read_features(Path("data/features") / name),
-        view=read_view(params.seed),
-        folder=Path(),
-    )
-
-
-def test_images(shop: Workshop) -> ImageList:
+    classes = classes_of(manifest)
+    few = images_of(part(manifest, "target", "train"), candidate, classes, params)
+    head_seed = address_seed(params.seed, JOB)  # the same fresh head for all
+    model = load_candidate(candidate, len(classes), head_seed).model.to(device)
+    with tempfile.TemporaryDirectory() as checkpoints:
+        nothing = images_of(manifest.iloc[:0], candidate, classes, params)
+        job = Job(JOB, few, nothing, read_view(params.seed), Path(checkpoints))
+        phases = [core_phase(phase) for phase in own.plans[PLAN].phases]
+        budget = [replace(phase, n_epochs=N_EPOCHS) if isinstance(phase, NetPhase) else phase for phase in phases]
+        objective = Supervised(torch.tensor(few.labels), own.label_smoothing.target)
+        features = read_features(Path("data/features") / name)
+        run_plan(model, budget, job=job, settings=settings, features=features, objective=objective)
     labels = read_table(Path("data/test_labels.csv"), made_by="validate_data")
-    rows = part(shop.manifest, "target", "test").drop(columns="label")
-    return shop.images(rows.merge(labels, on="image_id", validate="one_to_one"))
+    test = part(manifest, "target", "test").drop(columns="label").merge(labels, on="image_id", validate="one_to_one")
+    return accuracy(model, images_of(test, candidate, classes, params), settings)
+
+
+def images_of(rows: pd.DataFrame, candidate: Candidate, classes: list[str], params: Params) -> ImageList:
+    side_px = params.zoo.image_px or candidate.native_px
+    files = ImageFiles(Path(params.build_manifest.root), side_px, candidate.interpolation, candidate.crop_share)
+    labels = tuple(classes.index(label) for label in rows["label"])
+    return ImageList(files, tuple(rows["image_id"]), tuple(rows["path"]), labels, candidate.mean, candidate.std)
 
 
 def compared(selection: dict[str, Any], realised: dict[str, float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from flows.audit_table import Unusable, notes_of, read_tables
 from flows.could_not_run import or_could_not_run, say
 from flows.result_folder import Results, all_results_or_none, folder_problems
-from flows.validate import shortened
+from flows.validate import MAX_LINE
 
 if TYPE_CHECKING:
     from flows.audit_table import Tables
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 RULES = Path(__file__).parent / "rules/default.yaml"
+MAX_REASON = 2000  # letters of a required rule's line: in full, unless a label has thousands
 BASELINE = "baseline"  # what rules call the table of --baseline
 SEED = 0  # of the bootstrap draws; each is addressed by column and metric
 AUDIT = Results(
@@ -207,12 +208,44 @@ def write_results(result: "AuditResult", origin: "Origin", request: Request, out
 
 
 def tell(verdict: dict[str, Any], notes: list[str], out: Path) -> None:
-    """Prints what may not be meant, each rule's outcome, the reasons where it isn't a pass, and where the page is."""
+    """Prints what may not be meant, each required rule with its reason, the advisory ones, and where the page is."""
+    rules = sorted(verdict["rules"], key=lambda rule: not rule["required"])
     for note in notes:
         say(shortened(f"note: {note}"))
-    for rule in verdict["rules"]:
-        kind, where = "required" if rule["required"] else "advisory", rule["column"] or "all images"
-        is_told_below = rule["required"] or rule["verdict"] == "pass"
-        why = "" if is_told_below else f": {rule['reason']}"
-        say(shortened(f"{rule['verdict']}: {rule['name']} ({where}, {kind}){why}"))
-    say(f"{verdict['verdict']}: {shortened(verdict['reason'])}; see {out / 'audit.html'}")
+    for rule in rules:
+        say(rule_line(rule))
+    say(f"{verdict['verdict']}: {summed(verdict)}; see {out / 'audit.html'}")
+
+
+def rule_line(rule: dict[str, Any]) -> str:
+    """A required rule's outcome with its whole reason; of an advisory one the group it rests on, unless it passes."""
+    from tasks.core.bias.sentences import shown
+    from tasks.core.bias_words import deciding_group
+
+    kind, where = (
+        "required" if rule["required"] else "advisory",
+        shown(rule["column"]) if rule["column"] else "all images",
+    )
+    start = f"{rule['verdict']}: {rule['name']} ({where}, {kind})"
+    if rule["required"]:
+        return shortened(f"{start}: {rule['reason']}", MAX_REASON)
+    if rule["verdict"] == "pass":
+        return shortened(start)
+    worst = deciding_group(rule)
+    return shortened(f"{start}: {'group ' + shown(worst['group']) if worst else rule['reason']}")
+
+
+def shortened(text: str, most: int = MAX_LINE) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def summed(verdict: dict[str, Any]) -> str:
+    """How many of the required rules make the verdict; where there is none, that."""
+    from tasks.core.bias.sentences import counted
+
+    required = [rule["verdict"] for rule in verdict["rules"] if rule["required"]]
+    if not required:
+        return str(verdict["reason"])
+    n = required.count(verdict["verdict"])
+    verbs = {"pass": ("passes", "pass"), "fail": ("fails", "fail"), "inconclusive": ("is open", "are open")}
+    return f"{n} of {counted(len(required), 'required rule')} {verbs[verdict['verdict']][n != 1]}"

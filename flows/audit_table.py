@@ -9,7 +9,7 @@ from flows.validate import TABLES
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUE, PREDICTED, IMAGE = "y_true", "y_pred", "image_id"
+TRUE, PREDICTED, IMAGE, CLUSTER = "y_true", "y_pred", "image_id", "group_id"
 OWN = {TRUE: "the true classes", PREDICTED: "the predicted classes", IMAGE: "the images' names"}
 PROBABILITY = "p_"
 ALL_COLUMNS, CROSSED, SLICED = "*", " × ", " (thirds)"  # in rules
@@ -178,6 +178,8 @@ def notes_of(tables: Tables, columns: list[str], path: Path, baseline: Path | No
     notes = notes_on_probabilities(rows, columns, path) + notes_on_predictions(rows, path)
     if tables.baseline is not None and baseline:
         notes += notes_on_predictions(tables.baseline, Path(baseline.name))
+    if CLUSTER in columns:
+        notes.append(f"{path}: {CLUSTER} is the unit of sampling, not an attribute; its groups are no kinds of people.")
     for name in (TRUE, *columns):
         if pairs := look_alikes(words(rows[name])):
             what = "classes" if name == TRUE else "groups"

@@ -3,12 +3,15 @@
 import logging
 import subprocess
 import sys
+import threading
 from collections import deque
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow, task
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -16,6 +19,10 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.environment import dvc_environment
 
 N_KEPT_LINES = 200
+RUNNING = set["subprocess.Popen[str]"]()  # children of this process
+STOPPED = threading.Event()
+STOPS: list[BaseException] = []  # what stopped us
+ENDED: ContextVar[Callable[[str, "Outcome"], None]] = ContextVar("ENDED")
 
 
 @dataclass(frozen=True)
@@ -27,36 +34,88 @@ class Outcome:
 
 
 def fan_out(
-    children: dict[str, list[str]], workspace: str, home: str, *, runner: TaskRunner[Any]
+    children: dict[str, list[str]],
+    workspace: str,
+    home: str,
+    *,
+    runner: TaskRunner[Any],
+    ended: Callable[[str, Outcome], None] = lambda name, outcome: None,
 ) -> dict[str, Outcome]:
-    """What came of each child: name → module and arguments. One that fails stops no other."""
-    found: dict[str, Outcome] = fan_out_flow.with_options(task_runner=runner)(children, workspace, home)
+    """What came of each child: name → module and arguments. One that fails stops no other; `ended` gets each as it ends."""
+
+    STOPPED.clear()
+    STOPS.clear()
+    before = ENDED.set(ended)
+    try:
+        found: dict[str, Outcome] = fan_out_flow.with_options(task_runner=runner)(children, workspace, home)
+    except Exception:  # also Prefect's own, where its server was stopped with us
+        if STOPS and not isinstance(STOPS[0], Exception):
+            raise KeyboardInterrupt if isinstance(STOPS[0], KeyboardInterrupt) else SystemExit(143) from None
+        raise
+    finally:
+        ENDED.reset(before)
     return found
 
 
 @flow(name="fan out", persist_result=False)
 def fan_out_flow(children: dict[str, list[str]], workspace: str, home: str) -> dict[str, Outcome]:
-    futures = {name: run_child.submit(name, arguments, workspace, home) for name, arguments in children.items()}
-    return {name: outcome(future) for name, future in futures.items()}
+    names = {run_child.submit(name, arguments, workspace, home): name for name, arguments in children.items()}
+    found = {}
+    try:
+        for future in as_completed(list(names)):
+            name = names[future]
+            found[name] = outcome(future)
+            tell_ended(name, found[name])
+    except BaseException as stop:
+        end_children(stop)
+        raise
+    return {name: found[name] for name in children}
+
+
+# Dask gets flow and task by value, with what they name; functions such as these it gets by name
+
+
+def tell_ended(name: str, outcome: Outcome) -> None:
+    ENDED.get()(name, outcome)
+
+
+def end_children(stop: BaseException) -> None:
+    """Nothing: this process's children are told to end, no other starts, and Prefect says nothing more."""
+    logging.disable()
+    STOPPED.set()
+    STOPS.append(stop)
+    for process in list(RUNNING):
+        process.terminate()
 
 
 @task(persist_result=False, task_run_name="{name}")
 def run_child(name: str, arguments: list[str], workspace: str, home: str) -> State[None]:
     """Completed with the last line of `python -m …` in the workspace, or Failed with its reason; its lines go to the log."""
-    logger, kept = get_run_logger(), deque[str](maxlen=N_KEPT_LINES)
-    # stdin stays open and empty: its end tells the child that this process is gone
+    exit_code, lines = run_process(arguments, workspace, home, get_run_logger().info)
+    if exit_code:
+        return Failed(message=reason(lines, exit_code))
+    return Completed(message=lines[-1] if lines else "")
+
+
+def run_process(arguments: list[str], workspace: str, home: str, tell: Callable[[str], None]) -> tuple[int, list[str]]:
+    """Exit code of `python -m …` in the workspace and its last lines; `tell` gets each."""
+    kept = deque[str](maxlen=N_KEPT_LINES)
+    # stdin stays open and empty: its end tells the child that this process is gone. Ctrl-C is for us alone
     with subprocess.Popen(
         [sys.executable, "-m", *arguments], cwd=workspace, env=dvc_environment() | {"ACCLIMATE_HOME": home},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
     ) as process:  # fmt: skip
+        RUNNING.add(process)
+        if STOPPED.is_set():
+            process.terminate()
         assert process.stdout is not None
         for raw in process.stdout:
             if line := raw.rstrip():
-                logger.info(line)
+                tell(line)
                 kept.append(line)
-    if process.returncode:
-        return Failed(message=reason(list(kept), process.returncode))
-    return Completed(message=kept[-1] if kept else "")
+    RUNNING.discard(process)
+    return process.returncode, list(kept)
 
 
 def reason(lines: list[str], exit_code: int) -> str:

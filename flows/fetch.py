@@ -1,6 +1,7 @@
 """A registered bundle brought to a machine that did not make it: from DVC's remote, at the commit that holds its dvc.lock."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,18 +61,44 @@ def bring(version: Version, commit: str) -> None:
     place = f"{(git('rev-parse', '--show-prefix') or '').strip()}{BUNDLE}"  # with --rev, from the repository's top
     named = f"{version.name} version {version.number}"
     try:
-        dvc_output("get", ".", place, "--rev", commit, "--out", str(got))
+        get_from_remote(place, commit, got)
         with whole_folder(version.folder) as part:  # a copy: DVC may have linked its own files
             shutil.copytree(got, part, dirs_exist_ok=True, copy_function=shutil.copyfile)
             if damaged := damage(part, version.candidate):
                 raise ValueError(f"other bytes than were registered in {damaged}")
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"the bundle of {named} can't be fetched at commit {commit[:12]}: {error}; see `dvc remote list`, and "
-            "`dvc push` it anew where it was made"
-        ) from None
+        raise ValueError(f"the bundle of {named} can't be fetched at commit {commit[:12]}: {error}") from None
     finally:
         shutil.rmtree(got, ignore_errors=True)
+
+
+def get_from_remote(place: str, commit: str, got: Path) -> None:
+    """Nothing: what the commit has at that place is there. ValueError with the reason."""
+    name, url = default_remote()
+    named = ["--remote", name] if name else []  # else `dvc get` knows only the default remote that the commit tells
+    try:
+        dvc_output("get", ".", place, "--rev", commit, "--out", str(got), *named)
+    except ValueError as error:
+        if not name:
+            raise ValueError(
+                "this project has no default DVC remote; `dvc remote add --default NAME PLACE` (one of `dvc remote list`: "
+                "`dvc remote default NAME`), and `dvc push` where it was made"
+            ) from None
+        if url.startswith(os.sep) and not Path(url).is_dir():
+            raise ValueError(
+                f"the folder {url} of the DVC remote {name!r} isn't there; mount it, or mend it with "
+                f"`dvc remote modify {name} url PLACE`"
+            ) from None
+        told = str(error).removeprefix("unexpected error - ")
+        raise ValueError(f"the DVC remote {name!r} ({url}) says: {told}; `dvc push` it where it was made") from None
+
+
+def default_remote() -> tuple[str, str]:
+    """Name and place of DVC's default remote here; both empty where there is none."""
+    lines = dvc_output("config", "--list").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line)
+    name = settings.get("core.remote", "")
+    return name, settings.get(f"remote.{name}.url", "")
 
 
 def damage(folder: Path, candidate: str) -> str:

@@ -14,12 +14,15 @@ from flows.result_folder import Results, all_results_or_none, folder_problems
 from flows.validate import shortened
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from flows.registry import Version
     from tasks.core.monitoring import Limits, NewImages
 
 LIMITS = Path(__file__).parent / "monitor_limits.yaml"
 EXIT_CODES = {"clear": 0, "past": 1, "few": 3}
 SCHEMA = "acclimate-monitor-1"
+N_NAMED = 5
 NO_LABELS: dict[str, Any] = {"accuracy": None, "reaudit": None}
 MONITOR = Results(
     "acclimate monitor",
@@ -98,10 +101,11 @@ def described(request: Request, version: "Version") -> dict[str, Any]:
 def with_labels(new: "NewImages", found: dict[str, Any], bundle: Path, limits: "Limits", out: Path) -> dict[str, Any]:
     """What the labels add and change: the accuracy as it is, the audit again, and the status they lead to."""
     from flows.reaudit import INCONCLUSIVE, PASS, reaudited
-    from tasks.core.files import write_json
+    from tasks.core.files import read_json, write_json
     from tasks.core.monitoring import FEW, PAST, accuracy_check, status_of
 
     rows = new.seen[new.seen["y_true"] != ""].reset_index(drop=True)
+    strange = check_labels(rows["y_true"], read_json(bundle / "model.json", made_by="register_model")["classes"])
     accuracy, notes, checks, again = None, list(found["notes"]), list(found["checks"]), None
     if len(rows):
         accuracy, drop = accuracy_check(rows, bundle, limits)
@@ -113,10 +117,25 @@ def with_labels(new: "NewImages", found: dict[str, Any], bundle: Path, limits: "
             notes.append(f"{str(error)[0].upper()}{str(error)[1:]}.")
     else:
         notes.append("No image that could be read has a label.")
+    notes += strange
     is_open = again is not None and (again["was"], again["is"]) == (PASS, INCONCLUSIVE)
     status = status_of(checks, is_open or (found["status"] == FEW and len(rows) < limits.min_images))
     status = PAST if again and again["is_worse"] else status
     return {"status": status, "checks": checks, "notes": notes, "accuracy": accuracy, "reaudit": again}
+
+
+def check_labels(labels: "pd.Series[str]", classes: list[str]) -> list[str]:
+    """A note on labels that are no class of the model: it is wrong on them all. ValueError where no label is one."""
+    strange = labels[~labels.isin(classes)]
+    if strange.empty:
+        return []
+    names = ", ".join(repr(name) for name in sorted(strange.unique())[:N_NAMED])
+    if len(strange) == len(labels):
+        raise ValueError(
+            f"no label is a class of the model, e.g. {names}; its classes are {', '.join(classes[:N_NAMED])}"
+            f"{' and more' if len(classes) > N_NAMED else ''}: is it the right column?"
+        )
+    return [f"{len(strange)} of {len(labels)} labels are no class of the model, and count as errors: {names}."]
 
 
 def reasons_of(found: dict[str, Any]) -> list[str]:

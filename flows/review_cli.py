@@ -66,6 +66,11 @@ def list_reviews(
             if everything or found.decision == PENDING:
                 told = [each.tags.get(key, "") for key in ("verdict", "decision", "started_by")]
                 rows.append([each.number, each.candidate[:12], *told, state_of(found)])
+    if not rows:
+        typer.echo(
+            f"no candidate of {name} waits for a decision" + ("" if everything else "; --all shows decided ones")
+        )
+        return
     columns = ["version", "candidate", "verdict", "decision", "started by", "review"]
     show_table(f"{name}: reviews", columns, rows)
 
@@ -86,7 +91,7 @@ def show(which: Which) -> None:
     from flows.registry import find
     from flows.review import REPORT, reviews_folder, subject_of
     from tasks.core.files import read_json
-    from tasks.core.reviews import read_review
+    from tasks.core.reviews import one_line, read_review
 
     with plain_errors():
         version = find(model_name(), which)
@@ -97,16 +102,17 @@ def show(which: Which) -> None:
         typer.echo(f"review: {state_of(found)}")
         typer.echo(f"audit: {verdict['verdict']}: {verdict['reason']}")
         typer.echo(f"adoption: {version.tags.get('decision', '')}, the model is {version.tags.get('adopted', '')}")
-        typer.echo(f"needs an override to be approved: {'; '.join(subject.concerns) or 'no'}")
+        if subject.concerns:
+            typer.echo(f"an approval needs an override: {'; '.join(subject.concerns)}")
         typer.echo(f"started by: {subject.started_by or 'not recorded'}")
         typer.echo(f"report: {version.folder / REPORT}")
         typer.echo(f"report sha256: {subject.report_sha256}")
         for vote in found.votes:
             typer.echo(f"{vote.decision} by {vote.reviewer}{f' ({vote.role})' if vote.role else ''} at {vote.time}")
-            typer.echo(f"  reason: {vote.reason}")
+            typer.echo(f"  reason: {one_line(vote.reason)}")
             typer.echo(f"  report seen: {vote.report_sha256}")
             if vote.override:
-                typer.echo(f"  override: {vote.override}")
+                typer.echo(f"  override: {one_line(vote.override)}")
 
 
 @review.command()

@@ -77,17 +77,20 @@ def key_of(said: Decision) -> tuple[str, str, str]:
 
 
 def description(version: Version, found: Review, fates: list[str]) -> str:
-    """Markdown above the form: what is decided, what speaks against it, what became of the last answer."""
+    """Markdown above the form: what is decided, what speaks against it, what became of the last answer.
+
+    Prefect's page shows four lines before it scrolls: the most needed stand first.
+    """
     subject = subject_of(version)
     verdict = read_json(version.folder / "verdict.json", made_by="audit_bias")
     lines = [
         *([f"**The last answer was {fates[-1]}**"] if fates else []),
-        f"**{version.name} version {version.number}**, candidate {version.candidate}",
-        f"Audit: {verdict['verdict']}: {verdict['reason']}",
-        f"Needs an override to be approved: {'; '.join(subject.concerns) or 'no'}",
-        f"Started by: {subject.started_by or 'not recorded'}",
-        f"Report: {version.folder / 'report.html'}, sha256 {subject.report_sha256}",
-        f"Review: {state_of(found)}",
+        f"**{version.name} version {version.number}**, candidate {version.candidate[:12]}, audit {verdict['verdict']}",
+        *([f"An approval needs an override: {'; '.join(subject.concerns)}"] if subject.concerns else []),
+        f"Report: {version.folder / 'report.html'}",
+        f"Why {verdict['verdict']}: {verdict['reason']}",
+        f"Started by: {subject.started_by or 'not recorded'}. Review: {state_of(found)}",
+        f"Report's sha256: {subject.report_sha256}",
     ]
     return "\n\n".join(lines)
 

@@ -58,6 +58,7 @@ def serve(  # noqa: PLR0913  each is an option of the command
         from tasks.params import read_params
 
         params = read_params()
+        say(f"loading {params.register_model.name} {model}")
         device = use_machine(params.runtime.device, params.runtime.n_threads)
         limits = Limits(
             int(image_mib * MEBI), int(megapixels * 1e6), n_images, int(request_mib * MEBI), n_at_once, timeout_s

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,8 @@ FIGURES = (
     "n", "accuracy", "accuracy_low", "accuracy_high", "source_only", "worst_group", "worst_accuracy", "verdict", "adopted",
     "told",
 )  # fmt: skip
-PRINTED_NOT = ["n", "accuracy_low", "accuracy_high", "source_only", "adopted"]
+PRINTED_NOT = ["n", "accuracy_low", "accuracy_high", "source_only", "adopted", "told"]
+N_SHOWN = 5
 DONE, FAILED = "done", "failed"
 
 
@@ -55,12 +57,36 @@ def read_variants(said: list[str]) -> list[Variant]:
             problems.append(f"-S {text!r} is not KEY=VALUE,VALUE,…, e.g. seed=0,1,2")
         elif key in values:
             problems.append(f"-S {key} is said twice; say all its values at once")
+        elif twice := [value for number, value in enumerate(found) if is_among(value, found[:number])]:
+            problems.append(f"-S {text!r} says the value {shown(twice[0])} twice; say each once")
         else:
             values[key] = found
     if problems:
         raise ValueError("; ".join(problems))
     combined = product(*values.values())
     return [Variant(number, dict(zip(values, each, strict=True))) for number, each in enumerate(combined, 1)]
+
+
+def is_among(value: Any, others: list[Any]) -> bool:
+    """Whether one of the others is the same; 1, 1.0 and true are three values."""
+    return repr(value) in map(repr, others)
+
+
+def tell_of_uncommitted(commit: str, tell: Callable[[str], None]) -> None:
+    """Says what people changed, labels too, and no variant sees."""
+    lines = git("status", "--porcelain", "--untracked-files=no").splitlines()
+    if names := [line.split(maxsplit=1)[-1] for line in lines]:
+        more = f" and {len(names) - N_SHOWN} more" if len(names) > N_SHOWN else ""
+        tell(
+            f"{', '.join(names[:N_SHOWN])}{more}: changed here and not committed; every variant runs commit {commit[:12]}, "
+            "without these changes"
+        )
+
+
+def plan_line(n_variants: int, n_jobs: int, cluster: str | None) -> str:
+    """How many there are, and how many run side by side."""
+    at_a_time = f"on the workers of {cluster}" if cluster else f"{min(n_jobs, n_variants)} at a time"
+    return f"{n_variants} variant{'s' * (n_variants > 1)}, {at_a_time}; each runs whatever stages its parameters change"
 
 
 def check_variants(variants: list[Variant], commit: str) -> None:
@@ -85,9 +111,9 @@ def child_of(variant: Variant, commit: str) -> list[str]:
 
 
 def table_of(variants: list[Variant], outcomes: dict[str, "Outcome"]) -> pd.DataFrame:
-    """One row per variant: its changes, its figures, or why there are none."""
+    """One row per variant that ended: its changes, its figures, or why there are none."""
     rows = []
-    for variant in variants:
+    for variant in [each for each in variants if each.name in outcomes]:
         found = outcomes[variant.name]
         figures = json.loads(found.told) if found.is_done else {"told": found.told}
         changes = {key: shown(value) for key, value in variant.changes.items()}
@@ -97,9 +123,15 @@ def table_of(variants: list[Variant], outcomes: dict[str, "Outcome"]) -> pd.Data
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """What of the table fits a terminal, as text."""
+    """What of the table fits a terminal, as text; `reasons` is for below it."""
     shown = table.drop(columns=PRINTED_NOT).astype(object)
     return shown.where(shown.notna(), "").astype(str)
+
+
+def reasons(variants: list[Variant], outcomes: dict[str, "Outcome"]) -> list[str]:
+    """Why a variant failed: a line for each that did."""
+    failed = [each.name for each in variants if not outcomes[each.name].is_done]
+    return [f"variant {name} failed: {outcomes[name].told}" for name in failed]
 
 
 def drop_old_trees(home: Path) -> None:

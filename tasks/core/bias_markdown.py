@@ -2,8 +2,15 @@
 
 from typing import Any
 
-from tasks.core.bias_columns import column_words, draws_words
-from tasks.core.bias_page import BiasFacts, deciding_rules, findings_of, losses_behind_a_gain, told_rules
+from tasks.core.bias_columns import draws_words
+from tasks.core.bias_page import (
+    BiasFacts,
+    columns_told,
+    deciding_rules,
+    findings_of,
+    losses_behind_a_gain,
+    told_rules,
+)
 from tasks.core.bias_words import (
     KINDS,
     OUTCOMES,
@@ -47,7 +54,7 @@ def markdown(facts: BiasFacts) -> str:
         "",
         "## What the groups are",
         "",
-        *(f"- **{plain(name)}**: {plain(told, MAX_SENTENCE)}" for name, told in column_words(verdict, facts.origin)),
+        *(f"- **{plain(name)}**: {plain(told, MAX_SENTENCE)}" for name, told in columns_told(facts)),
         "",
         *(f"{plain(sentence, MAX_SENTENCE)}" for sentence in draws_words(verdict["sampling"], facts.origin)),
         "",

@@ -27,16 +27,20 @@ from tasks.core.bias_tables import (
     group_tables,
     model_tables,
     picture,
+    unknown_shares,
     worst_findings,
 )
 from tasks.core.bias_views import annex_iv, impact_ratios, is_not_known
 from tasks.core.bias_words import (
+    CLUSTER,
     DEFINITIONS,
     KINDS,
+    NOT_GIVEN,
     NOT_JUDGED,
     NOT_MEASURED,
     ORDER,
     OUTCOMES,
+    UNIT_NOTE,
     VERDICTS,
     by_badness,
     deciding_ends,
@@ -109,6 +113,7 @@ class BiasFacts:
 def render(facts: BiasFacts) -> str:
     """The page as HTML."""
     pipeline, rules = facts.pipeline, told_rules(facts.verdict["rules"])
+    parts = group_tables(facts.by_group, facts.verdict["rules"])
     context: dict[str, Any] = {"f": pipeline, "charts": {}}
     if pipeline is not None:
         context |= pipeline_context(pipeline)
@@ -127,20 +132,43 @@ def render(facts: BiasFacts) -> str:
         correction=CORRECTIONS.get(facts.verdict["correction"], facts.verdict["correction"]),
         changes=change_tables(facts.changes),
         alert=losses_behind_a_gain(facts.changes),
-        parts=group_tables(facts.by_group, facts.verdict["rules"]),
+        parts=parts,
+        absent=absent_sections(facts, parts),
+        unknown=unknown_shares(facts.by_group),
         class_tables=class_tables(facts.by_class),
         compositions=[] if facts.composition is None else composition_tables(facts.composition),
         data_gaps=gap_table(facts.gaps),
         sheets=[(sheet, data_uri(sheet.png, "image/png")) for sheet in facts.error_sheets],
         models=model_tables(facts.models),
         findings=findings_of(facts),
-        columns=column_words(facts.verdict, facts.origin),
+        columns=columns_told(facts),
         draws=draws_words(facts.verdict["sampling"], facts.origin),
         impact=impact_ratios(facts.by_group, facts.by_class, facts.verdict["rules"]),
         annex=annex_iv(has_pipeline=pipeline is not None),
         lineage=facts.lineage,
         **context,
     )  # fmt: skip
+
+
+def absent_sections(facts: BiasFacts, parts: dict[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Title and sentence of each section that would hold nothing, by its anchor."""
+    is_there = {
+        "change": len(facts.changes) > 0,
+        "crossed": bool(parts["crossed"]["rows"]),
+        "slices": bool(parts["slices"]["rows"]),
+        "data": any(table is not None and len(table) > 0 for table in (facts.composition, facts.gaps)),
+        "explanations": bool(facts.error_sheets),
+        "trade": facts.verdict["mitigation"] is not None or (facts.models is not None and len(facts.models) > 0),
+    }
+    return {name: told for name, told in NOT_GIVEN.items() if not is_there[name]}
+
+
+def columns_told(facts: BiasFacts) -> list[tuple[str, str]]:
+    """Each column with a sentence on what it is; group_id once, with a note where it was asked for as if it were an attribute."""
+    told = dict(column_words(facts.verdict, facts.origin))
+    if CLUSTER in facts.verdict["columns"]:
+        told[CLUSTER] += f" {UNIT_NOTE}"
+    return list(told.items())
 
 
 def findings_of(facts: BiasFacts) -> list[dict[str, Any]]:

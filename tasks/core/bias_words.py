@@ -56,6 +56,30 @@ KINDS = {
     "slices": "Slices by facts of the images",
     "classes": "Classes within groups",
 }
+NOT_GIVEN = {
+    "change": (
+        "Change against other models",
+        "No predictions of another model on these images were given, so it isn't known who gained and who lost.",
+    ),
+    "crossed": ("Intersections", "No audit columns were crossed."),
+    "slices": ("Slices by facts of the images", "No facts of the images were asked for."),
+    "data": (
+        "What the data hold",
+        "No training data were given, so nothing is known about how well each group is represented in them.",
+    ),
+    "explanations": (
+        "Errors looked at",
+        "No images of errors were given: what the errors have in common was not looked at.",
+    ),
+    "trade": (
+        "Accuracy against the worst group",
+        "No other model was run on these images, so no alternative can be weighed; no thresholds per group were asked for.",
+    ),
+}  # sections of the page, by anchor, and what is said where there is nothing to show in them
+UNIT_NOTE = (
+    "It is the unit of sampling, not an attribute: a gap between two of its groups is one between two patients, videos or "
+    "cameras, and says nothing about a kind of person or place."
+)
 
 
 def is_number(value: object) -> bool:

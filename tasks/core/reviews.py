@@ -102,9 +102,14 @@ def closed(review: Review) -> str:
     """One sentence on who decided, when and why."""
     last = review.votes[-1]
     return (
-        f"candidate {review.candidate[:12]} was {DONE[last.decision]} by {last.reviewer} at {last.time}: {last.reason}; "
-        "the first decision stands"
+        f"candidate {review.candidate[:12]} was {DONE[last.decision]} by {last.reviewer} at {last.time}: "
+        f"{one_line(last.reason)}; the first decision stands"
     )
+
+
+def one_line(text: str) -> str:
+    """What somebody wrote, without the breaks that would make it look like lines of ours."""
+    return " ".join(text.split())
 
 
 def vote_problems(vote: Vote, review: Review, subject: Subject, allow_starter: bool) -> list[str]:
@@ -140,7 +145,9 @@ def _approval_problems(vote: Vote, review: Review, subject: Subject, allow_start
                 f"{vote.reviewer} started its run and can't be the only one to approve it; ask another person"
             )
     if subject.concerns and not vote.override:
-        problems.append(f"{' and '.join(subject.concerns)}: to approve it all the same, write why as an override")
+        problems.append(
+            f"{' and '.join(subject.concerns)}: to approve it all the same, write why as an override, `--override`"
+        )
     return problems
 
 

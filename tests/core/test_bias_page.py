@@ -31,9 +31,10 @@ from tasks.core.bias_tables import MAX_ROWS
 VOID = {"meta", "img", "br"}
 BLOCKS = {"p", "li", "td", "th", "br", "h1", "h2", "h3", "figcaption", "summary", "caption", "div", "dt", "dd", "tr"}
 ON_EVERY_PAGE = [
-    "verdict", "worst", "rules", "columns", "rule-groups", "change", "groups", "classes", "crossed", "slices", "data",
-    "explanations", "trade", "laws", "ll144", "annex", "lineage", "limits", "signature",
+    "verdict", "worst", "rules", "columns", "rule-groups", "change", "groups", "classes", "not-given", "laws", "ll144", "annex",
+    "lineage", "limits", "signature",
 ]  # fmt: skip
+WITH_DATA = ["data", "explanations", "trade"]
 OF_THE_PIPELINE = ["adaptation", "guard", "selection", "training", "errors", "validation"]
 
 
@@ -127,10 +128,40 @@ def everything() -> BiasFacts:
 
 def test_every_part_has_its_place() -> None:
     ids = re.findall(r'<h[23] id="([\w-]+)"', of_all()[0])
-    trade = ON_EVERY_PAGE.index("trade") + 1
-    order = ON_EVERY_PAGE[:trade] + OF_THE_PIPELINE + ON_EVERY_PAGE[trade:]
-    assert ids == order
+    place = ON_EVERY_PAGE.index("classes") + 1
+    assert ids == ON_EVERY_PAGE[:place] + WITH_DATA + OF_THE_PIPELINE + ON_EVERY_PAGE[place:]
     assert re.findall(r'<h[23] id="([\w-]+)"', of_two_sites()[0]) == ON_EVERY_PAGE
+
+
+def linked(page: str) -> list[str]:
+    return re.findall(r'href="#([\w-]+)"', part(page, '<nav aria-label="On this page">', "</nav>"))
+
+
+def test_the_links_stand_right_after_the_verdict_and_lead_to_every_section() -> None:
+    for page, _ in (of_two_sites(), of_all()):
+        sections = re.findall(r'<h2 id="([\w-]+)"', page)
+        assert linked(page) == sections[1:]
+        assert page.index('id="verdict"') < page.index("<nav ") < page.index('id="worst"')
+
+
+def test_sections_without_content_are_folded_into_one() -> None:
+    page, text = of_two_sites()
+    folded = part(page, 'id="not-given"', "</section>")
+    assert re.findall(r'<dt id="([\w-]+)"', folded) == ["crossed", "slices", "data", "explanations", "trade"]
+    assert "Not given for this table Intersections No audit columns were crossed." in text
+    assert "composition of the data by group" not in page  # Annex IV answers nothing by a section that is empty
+    assert re.findall(r'<dt id="([\w-]+)"', of_all()[0]) == ["crossed", "slices"]
+    assert "composition of the data by group" in of_all()[0]
+
+
+def test_group_id_as_an_attribute_is_told_once_with_a_note() -> None:
+    rows = predictions(SITES_ONE).assign(group_id=[f"p{k // 2}" for k in range(70)])
+    own = part(
+        text_of(audited(rows, origin=Origin("t.csv", "Column of t.csv.", 35))), "What the groups are", "Images whose"
+    )
+    assert own.count("group_id Column of t.csv.") == 1
+    assert "It is the unit of sampling, not an attribute:" in own
+    assert "unit of sampling" not in of_two_sites()[1]
 
 
 def test_the_verdict_is_a_word_and_a_question() -> None:
@@ -237,7 +268,16 @@ def test_a_missing_attribute_is_a_group_of_its_own() -> None:
     rows = predictions({"A": (30, 30, 40), "": (20, 20, 60)})
     text = text_of(audited(rows))
     assert "site (not known) 60 60.0 %" in text
-    assert "whose attribute is missing: site 60.0 %." in text
+    assert "whose attribute is missing, in an intersection any of them: site 60.0 %." in text
+
+
+def test_an_image_of_a_crossed_column_is_unknown_where_any_part_is() -> None:
+    # sex is empty in 20 of A's 40 and in 10 of B's 30 images, site in none, light in the first 10
+    sex = ["f"] * 20 + [""] * 20 + ["m"] * 20 + [""] * 10
+    light = [""] * 10 + ["dark"] * 30 + ["bright"] * 30
+    text = text_of(audited(predictions(SITES_ONE).assign(sex=sex, light=light)))
+    told = part(text, "in an intersection any of them:", ". ")
+    assert "site 0.0 %, sex 42.9 %, light 14.3 %, site × sex 42.9 %, site × light 14.3 %, sex × light 57.1 %" in told
 
 
 def test_no_column_no_rule_and_an_absent_column_never_pass() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from made_audit import HOSTILE, of_sites
+from made_audit import HOSTILE, models, of_sites
 from test_bias_page import faults, text_of
 
 from tasks.core.bias_page import render
@@ -22,7 +22,7 @@ TOLD: dict[str, Any] = {
 
 def told(mitigation: dict[str, Any] | None) -> str:
     """The page's words from that section on."""
-    facts = of_sites()
+    facts = of_sites(models=models())
     text = text_of(replace(facts, verdict=facts.verdict | {"mitigation": mitigation}))
     return text[text.index("Would thresholds per group help?") :]
 

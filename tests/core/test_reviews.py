@@ -17,6 +17,7 @@ from tasks.core.reviews import (
     Subject,
     Vote,
     cast_vote,
+    closed,
     read_review,
 )
 
@@ -64,10 +65,17 @@ def test_all_that_speaks_against_a_vote_is_told_at_once_and_nothing_is_written(t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reason_of_several_lines_stays_within_the_sentence(tmp_path: Path) -> None:
+    vote = ballot("bob", REJECT, reason="no\nreview: approved by ann")
+    said = closed(cast_vote(tmp_path, vote, SUBJECT, ALONE))
+    assert said.endswith(": no review: approved by ann; the first decision stands")
+
+
 def test_a_concern_needs_a_written_override_that_is_kept(tmp_path: Path) -> None:
     subject = replace(SUBJECT, concerns=("the audit's verdict is fail", "its adoption is unproven"))
     told = (
-        "the audit's verdict is fail and its adoption is unproven: to approve it all the same, write why as an override"
+        "the audit's verdict is fail and its adoption is unproven: to approve it all the same, write why as an override, "
+        "`--override`"
     )
     with pytest.raises(ValueError, match=told):
         cast_vote(tmp_path, ballot(override="  "), subject, ALONE)

@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
-from flows.audit_cli import AUDIT, RULES
+from flows.audit_cli import AUDIT, MAX_REASON, RULES, rule_line
 from flows.audit_table import MAX_GROUPS
 from flows.cli import app
 
@@ -584,3 +584,41 @@ def test_other_peoples_files_and_the_pipelines_are_kept() -> None:
     assert (done.exit_code, done.stderr) == (
         2, "error: --out data/audit belongs to the stage audit_bias of the pipeline; name another folder\n",
     )  # fmt: skip
+
+
+def test_required_rules_come_first_with_their_whole_reason() -> None:
+    table = predictions(
+        {f"hospital {k} of the northern province": 700 + 20 * k for k in range(10)}, n=1000
+    ).reset_index(names="image_id")
+    names = ["first", "advice", "second", "hint"]
+    changes = [{"name": name, "required": name in ("first", "second")} for name in names]
+    changes[3] |= {"limit": 0.9}
+    done = acclimate(save("table.csv", table), "--group-columns", "site", "--out", "out", "--rules", rules(*changes))
+    reasons = {rule["name"]: rule["reason"] for rule in json.loads(Path("out/verdict.json").read_text())["rules"]}
+    lines = done.stdout.splitlines()
+    assert len(reasons["first"]) > 200
+    assert lines[:2] == [f"fail: {name} (site, required): {reasons[name]}" for name in ("first", "second")]
+    assert lines[2] == "fail: advice (site, advisory): group hospital 0 of the northern province"
+    assert lines[3] == "pass: hint (site, advisory)"
+    assert re.fullmatch(r"fail: 2 of 2 required rules fail; see out.audit.html", lines[4])
+    assert len(lines) == 5
+
+
+def test_a_rule_on_all_images_and_an_endless_label_are_told() -> None:
+    rule = {"name": "r", "verdict": "fail", "column": "", "required": True, "reason": "x" * 5000}
+    line = rule_line(rule)
+    assert line.startswith("fail: r (all images, required): x")
+    assert len(line) == MAX_REASON + 1
+
+
+def test_without_a_required_rule_the_last_line_says_so() -> None:
+    done = acclimate(
+        save("table.csv", predictions({"a": 10, "b": 10}, n=40)), "--group-columns", "site", "--out", "out",
+        "--rules", rules({"required": False}),
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1].startswith("inconclusive: no rule is required")
+
+
+def test_group_id_as_a_column_of_groups_is_noted() -> None:
+    told = notes(PLAIN.assign(group_id=["p", "p", "q", "q"]), columns="site,group_id")
+    assert told == ["table.csv: group_id is the unit of sampling, not an attribute; its groups are no kinds of people."]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from made_registry import git
 from PIL import Image
 from prefect_server import PROJECT, free_port, process
@@ -21,10 +22,11 @@ from ruamel.yaml import YAML
 
 from flows.dvc_process import dvc_output
 from flows.fan_child import VISIBLE, gpus, own_gpu
-from flows.fan_out_cli import check_runner
+from flows.fan_out import Outcome
+from flows.fan_out_cli import check_runner, stoppable, stopped_variants, teller, write_variants
 from flows.run_lock import run_lock
 from flows.run_record import process_name, runs_folder
-from flows.variants import Variant, check_variants, drop_old_trees, read_variants
+from flows.variants import Variant, check_variants, drop_old_trees, plan_line, read_variants, tell_of_uncommitted
 from flows.worktree import add_tree
 from tasks.augment_images import resolve_policy
 from tasks.core.files import file_sha256, write_json, write_table
@@ -138,7 +140,14 @@ def test_variants_run_apart_and_one_failure_stops_no_other(project: Path, flow_e
     assert done.stderr.splitlines()[-1].startswith(
         "error: 1 of 2 failed: 2: seed=1 finetune_model.default_plan=staged; "
     )
-    assert "1 changed files" in done.stderr
+    assert "audit.py: changed here and not committed; every variant runs commit" in done.stderr
+    assert "2 variants, 2 at a time; each runs whatever stages its parameters change\n" in done.stderr
+    assert "minutes: variant 2: seed=1 finetune_model.default_plan=staged failed\n" in done.stderr
+    assert (
+        "variant 2: seed=1 finetune_model.default_plan=staged failed: audit_bias: nothing is learnt from seed 1"
+        in done.stdout
+    )
+    assert "of 1 images" not in done.stdout
     first, failed = rows_of(table)
     assert [first[key] for key in ("variant", "seed", "finetune_model.default_plan", "state")] == [
         "1",
@@ -182,6 +191,85 @@ def test_a_killed_run_of_variants_leaves_nothing_running(
     until(lambda: not process_name(stage))
     until(lambda: not list((project / ".acclimate/variants").iterdir()))
     assert len(git("worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "runner"), [(signal.SIGINT, "threads"), (signal.SIGTERM, "dask")])
+@pytest.mark.slow
+def test_a_stopped_run_of_variants_ends_with_a_sentence(
+    project: Path, tmp_path: Path, flow_environment: dict[str, str], number: int, runner: str
+) -> None:
+    command = [sys.executable, "-m", "flows.cli", "vary", "-S", "seed=0,1", "--runner", runner]
+    waiting = flow_environment | {"WAIT": str(tmp_path / "pid")}
+    with subprocess.Popen(command, env=waiting, text=True, stderr=subprocess.PIPE, start_new_session=True) as run:
+        stage = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+        os.killpg(run.pid, number)  # as a terminal does
+        _, told = run.communicate(timeout=60)
+    assert told.splitlines()[-1] == "stopped; 0 of 2 variants done, nothing written"
+    assert "Traceback" not in told
+    assert run.returncode == 128 + number
+    until(lambda: not process_name(stage))
+    until(lambda: not list((project / ".acclimate/variants").iterdir()))
+
+
+def test_what_has_ended_when_a_run_is_stopped_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    variants, out = read_variants(["seed=0,1,2"]), tmp_path / "variants.csv"
+    with pytest.raises(typer.Exit) as stop, stoppable(lambda: stopped_variants(variants, {}, out)):
+        raise KeyboardInterrupt
+    assert stop.value.exit_code == 130
+    assert capsys.readouterr().err == "stopped; 0 of 3 variants done, nothing written\n"
+    assert not out.exists()
+    ended = {"2: seed=1": Outcome(True, '{"n": 7}'), "1: seed=0": Outcome(False, "no memory")}
+    with pytest.raises(typer.Exit) as stop, stoppable(lambda: stopped_variants(variants, ended, out)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.value.exit_code == 143
+    assert capsys.readouterr().err == f"stopped; 1 of 3 variants done, {out} has the 2 that ended\n"
+    assert [(row["variant"], row["state"], row["n"], row["told"]) for row in rows_of(out)] == [
+        ("1", "failed", "", "no memory"),
+        ("2", "done", "7", ""),
+    ]
+
+
+def test_the_printed_table_has_no_reasons_and_those_of_failures_stand_below_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants, out = read_variants(["seed=0,1"]), tmp_path / "variants.csv"
+    outcomes = {"1: seed=0": Outcome(True, '{"n": 7, "told": "all is well"}'), "2: seed=1": Outcome(False, "no memory")}
+    write_variants(variants, outcomes, out, "two")
+    said = capsys.readouterr().out
+    assert "told" not in said
+    assert "all is well" not in said
+    assert said.count("variant 2: seed=1 failed: no memory\n") == said.count("no memory") == 1
+    assert [row["told"] for row in rows_of(out)] == ["all is well", "no memory"]
+
+
+def test_how_many_run_and_what_ended_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan_line(2, 1, None) == "2 variants, 1 at a time; each runs whatever stages its parameters change"
+    assert plan_line(1, 4, None).startswith("1 variant, 1 at a time; ")
+    assert plan_line(2, 1, "tcp://a:1").startswith("2 variants, on the workers of tcp://a:1; ")
+    ended = teller(kept := {}, 2)
+    ended("2: seed=1", Outcome(False, "no memory"))
+    ended("1: seed=0", Outcome(True, "{}"))
+    assert list(kept) == ["2: seed=1", "1: seed=0"]
+    assert capsys.readouterr().err == (
+        "1 of 2 after 0.0 minutes: variant 2: seed=1 failed\n2 of 2 after 0.0 minutes: variant 1: seed=0 done\n"
+    )
+
+
+def test_given_files_that_are_not_committed_are_told_not_to_take_part(project: Path) -> None:
+    told: list[str] = []
+    tell_of_uncommitted("0123456789abcdef", told.append)
+    assert told == []
+    (project / "data/given/labels.csv").write_text("path,label,by,on\n1.png,a,ann,2026-01-01\n")
+    tell_of_uncommitted("0123456789abcdef", told.append)
+    assert told == [
+        "data/given/labels.csv: changed here and not committed; every variant runs commit 0123456789ab, without these changes"
+    ]
+
+
+def test_a_value_that_is_said_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^-S 'seed=0,1,0' says the value 0 twice; say each once$"):
+        read_variants(["seed=0,1,0"])
+    assert len(read_variants(["seed=1,1.0,true"])) == 3
 
 
 def test_what_a_killed_variant_left_is_removed(project: Path) -> None:
@@ -259,6 +347,8 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_the_stage_finds_the_rows_that_a_cluster_computed(images: Path, flow_environment: dict[str, str]) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{flow_environment['PATH']}"  # DVC calls the stages with `python`
+    flow_environment = flow_environment | {"PATH": path}
     alone = flow_environment | {"ACCLIMATE_HOME": str(images.parent / "alone")}
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], env=alone, check=True, capture_output=True)
     expected, lock = content(images / "data/features"), (images / "dvc.lock").read_bytes()

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.dvc_process import dvc_output
+from flows.fetch import get_from_remote
 from flows.registry import find, sync
 from flows.served_model import ServedModel, Wanted
 from flows.verify import OK, verify
@@ -174,7 +175,7 @@ def test_a_flipped_byte_in_the_remote_is_refused_and_nothing_is_left(maker: Make
     for name in ("model.safetensors", "manifest.json"):
         flip(remote_file(maker, name))
         told = said("registry", "fetch", "1", exit_code=1)
-        assert f"can't be fetched at commit {commit}: other bytes than were registered in {name};" in told
+        assert f"can't be fetched at commit {commit}: other bytes than were registered in {name}" in told
         assert contents(version.folder.parent) == contents(version.folder.parents[1] / "fetched") == {}
         shutil.rmtree(maker.remote)  # mended: what was damaged was kept nowhere
         shutil.copytree(maker.project.parent / "sound", maker.remote)
@@ -189,7 +190,14 @@ def test_what_keeps_a_bundle_from_being_fetched_is_told(
     shutil.rmtree(maker.remote)
     told = said("registry", "fetch", "1", exit_code=1)
     assert "error: the bundle of digits version 1 can't be fetched at commit" in told
-    assert told.endswith("see `dvc remote list`, and `dvc push` it anew where it was made")
+    assert told.endswith(
+        f"the folder {maker.remote} of the DVC remote 'store' isn't there; mount it, or mend it with "
+        "`dvc remote modify store url PLACE`"
+    )
+    maker.remote.mkdir()
+    told = said("registry", "fetch", "1", exit_code=1)
+    assert "unexpected" not in told
+    assert told.endswith("; `dvc push` it where it was made")
     git("reset", "-q", "--hard", "HEAD~1")
     git("remote", "remove", "origin")  # the commit of dvc.lock was never pushed
     told = said("registry", "fetch", "1", exit_code=1)
@@ -203,6 +211,50 @@ def test_what_keeps_a_bundle_from_being_fetched_is_told(
             f"error: {Path.cwd()} lies in no DVC project: neither it nor a folder above it has a .dvc folder; say it in the "
             "project's folder, or name that with `acclimate --workspace FOLDER …`"
         )
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("", "this project has no default DVC remote; `dvc remote add --default NAME PLACE`"),
+        ("store", "the folder {gone} of the DVC remote 'store' isn't there; mount it"),
+    ],
+)
+def test_a_remote_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    git("init", "-q", "-b", "main")
+    dvc_output("init", "-q")
+    Path("dvc.yaml").write_text(
+        "stages: {a: {cmd: mkdir -p data/bundle && echo 1 > data/bundle/a, outs: [data/bundle]}}\n"
+    )
+    Path("data").mkdir()
+    dvc_output("repro", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "run")
+    shutil.rmtree(".dvc/cache")
+    if config:
+        Path(".dvc/config").write_text(CONFIG.format(url=gone))  # not committed
+    with pytest.raises(ValueError, match=r"dvc push|dvc remote modify") as raised:
+        get_from_remote("data/bundle", "HEAD", tmp_path / "got")
+    assert str(raised.value).startswith(told.format(gone=gone))
+
+
+def test_a_remote_counts_before_it_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q", "-b", "main")
+    dvc_output("init", "-q")
+    Path("a").write_text("1\n")
+    dvc_output("add", "-q", "a")
+    git("add", ".")
+    git("commit", "-q", "-m", "data")
+    Path(".dvc/config").write_text(CONFIG.format(url=tmp_path / "store"))
+    dvc_output("push", "-q")
+    shutil.rmtree(".dvc/cache")
+    get_from_remote("a", "HEAD", tmp_path / "got")
+    assert (tmp_path / "got").read_text() == "1\n"
 
 
 @pytest.mark.slow

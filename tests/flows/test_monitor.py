@@ -282,6 +282,22 @@ def test_a_wrong_table_of_labels_leaves_the_former_results(champion: Path, tmp_p
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
+def test_labels_that_are_no_class_of_the_model_are_told(champion: Path, tmp_path: Path) -> None:
+    """None is one: the wrong column. Two of 80 are none: a class that the model doesn't know."""
+    new = save_images(tmp_path / "new", seed=2)
+    monitored(new, code=0)
+    told = labels(new, {"a": 40, "b": 40})
+    rows = pd.read_csv(told)
+    rows.assign(label="cat").to_csv(told, index=False)
+    done = acclimate(new, "--out", "out", "--labels", told)
+    assert done.exit_code == 2
+    assert "no label is a class of the model, e.g. 'cat'; its classes are" in done.stderr
+    rows.loc[:1, "label"] = "cat"
+    rows.to_csv(told, index=False)
+    found = monitored(new, "--labels", told, code=0)
+    assert "2 of 80 labels are no class of the model, and count as errors: 'cat'." in found["notes"]
+
+
 def test_a_model_that_is_sure_enough_always_sends_no_image_to_a_person(home: Path, tmp_path: Path) -> None:
     held_out = save_images(tmp_path / "held_out", seed=1)
     register(tmp_path / "made", held_out, ask_below=0.0)

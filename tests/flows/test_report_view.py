@@ -174,7 +174,11 @@ REFUSED: list[tuple[int, dict[str, str], str]] = [
     (409, {"report_sha256": "0" * 64}, "the report that you were shown is not the one of version 1; read this one"),
     (400, {"reason": " \n "}, "a decision needs a reason; write one"),
     (400, {"reviewer": ""}, "it is not said who decides; name the reviewer"),
-    (400, {"override": ""}, "the audit's verdict is fail: to approve it all the same, write why as an override"),
+    (
+        400,
+        {"override": ""},
+        "the audit's verdict is fail: to approve it all the same, write why as an override, `--override`",
+    ),
     (400, {"decision": ""}, "it is not said whether to approve or to reject; choose one"),
     (400, {"decision": "withdraw"}, "it is not said whether to approve or to reject"),
     (400, {"role": "x" * 201}, "the role has 201 characters; write at most 200"),

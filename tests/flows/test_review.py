@@ -339,7 +339,7 @@ def test_the_commands_tell_the_whole_story(home: Path, tmp_path: Path) -> None:
     assert "fail" in listed
     shown = acclimate("review", "show", "1")
     assert f"report sha256: {subject_of(first).report_sha256}" in shown
-    assert "needs an override to be approved: the audit's verdict is fail" in shown
+    assert "an approval needs an override: the audit's verdict is fail" in shown
     assert "write why as an override" in acclimate("review", "approve", "1", "--reason", "fine", code=1)
     said = ["--reason", "fine", "--reviewer", "bob", "--role", "owner"]
     acclimate("review", "approve", "1", *said, "--override", "the group is 3 images")
