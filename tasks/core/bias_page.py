@@ -17,6 +17,7 @@ from markupsafe import Markup
 from tasks.core.bias.breakdown import WORSE
 from tasks.core.bias.rules import Rule
 from tasks.core.bias.sentences import metric_words, shown
+from tasks.core.bias.table import is_not_known
 from tasks.core.bias_columns import Origin, column_words, draws_words
 from tasks.core.bias_tables import (
     change_tables,
@@ -27,10 +28,9 @@ from tasks.core.bias_tables import (
     group_tables,
     model_tables,
     picture,
-    unknown_shares,
     worst_findings,
 )
-from tasks.core.bias_views import annex_iv, impact_ratios, is_not_known
+from tasks.core.bias_views import annex_iv, impact_ratios
 from tasks.core.bias_words import (
     CLUSTER,
     DEFINITIONS,
@@ -134,7 +134,7 @@ def render(facts: BiasFacts) -> str:
         alert=losses_behind_a_gain(facts.changes),
         parts=parts,
         absent=absent_sections(facts, parts),
-        unknown=unknown_shares(facts.by_group),
+        unknown=facts.verdict["unknown_share"],
         class_tables=class_tables(facts.by_class),
         compositions=[] if facts.composition is None else composition_tables(facts.composition),
         data_gaps=gap_table(facts.gaps),

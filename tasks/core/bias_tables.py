@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from tasks.core.bias.breakdown import WORSE
 from tasks.core.bias.table import THIRDS, TIMES
-from tasks.core.bias_views import is_not_known
 from tasks.core.bias_words import is_number, spelled
 from tasks.core.charts import interval_chart, trade_chart
 
@@ -171,14 +170,6 @@ def gap_table(gaps: pd.DataFrame | None) -> dict[str, Any] | None:
         return None
     rows = _worst_rows(gaps.assign(nearness=-gaps["label_distance"]), "nearness", MAX_ROWS)
     return {"rows": rows.to_dict("records"), "n_more": len(gaps) - len(rows)}
-
-
-def unknown_shares(by_group: pd.DataFrame) -> dict[str, float]:
-    """Per audit column, intersection and slice the share 0..1 of images of which it, or any part of it, is not known."""
-    groups = by_group[by_group["column"] != ""]
-    unknown = groups["n"].where(groups["group"].map(is_not_known).astype(bool), 0)
-    found = unknown.groupby(groups["column"], sort=False).sum() / groups.groupby("column", sort=False)["n"].sum()
-    return {str(column): float(share) for column, share in found.items()}
 
 
 def model_tables(models: pd.DataFrame | None) -> list[dict[str, Any]]:

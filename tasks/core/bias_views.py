@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core.bias.table import NOT_KNOWN, THIRDS, TIMES
+from tasks.core.bias.table import THIRDS, is_not_known
 from tasks.core.bias_words import is_number
 
 SMALL_SHARE = 0.02  # a category below it may be left out of the ratios, with a justification (§5-301)
@@ -72,11 +72,6 @@ def _worst_first(ratio_GC: pd.DataFrame) -> list[str]:
 
 def _is_counted(groups: pd.DataFrame) -> Any:
     return ((groups["share"] >= SMALL_SHARE) & ~groups["group"].map(is_not_known)).to_numpy(bool)
-
-
-def is_not_known(group: str) -> bool:
-    """Whether an attribute of these images is missing; in an intersection, any of them."""
-    return NOT_KNOWN in str(group).split(TIMES)
 
 
 def _category(row: dict[Hashable, Any], rate_GC: Any, ratio_GC: Any, classes: list[str]) -> dict[str, Any]:

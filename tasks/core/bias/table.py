@@ -16,6 +16,11 @@ TIMES = " × "
 THIRDS = " (thirds)"
 
 
+def is_not_known(group: str) -> bool:
+    """Whether an attribute of these images is missing; in an intersection, any of them."""
+    return NOT_KNOWN in str(group).split(TIMES)
+
+
 @dataclass(frozen=True)
 class Grouping:
     """Each image's group as a code into names; a missing attribute is the group NOT_KNOWN."""

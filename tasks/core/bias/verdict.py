@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tasks.core.bias import breakdown
@@ -19,7 +20,7 @@ from tasks.core.bias.estimates import own_intervals
 from tasks.core.bias.judging import CORRECTION, FAIL, INCONCLUSIVE, PASS, judge_rules
 from tasks.core.bias.rules import EVERY_COLUMN, Rule
 from tasks.core.bias.sentences import counted, listed, shown
-from tasks.core.bias.table import NOT_KNOWN, TIMES, AuditTable
+from tasks.core.bias.table import TIMES, AuditTable, is_not_known
 from tasks.core.files import text_sha256
 
 SCHEMA_NAME = "acclimate-audit-1"
@@ -125,11 +126,12 @@ def _named(rule: Mapping[str, Any]) -> str:
 
 
 def _unknown_share(table: AuditTable) -> dict[str, float]:
+    """Of each column the share of images of which it isn't known; of an intersection, any part of it."""
     n = max(len(table.y_true_N), 1)
     shares = {}
     for column, grouping in table.columns.items():
-        n_of = dict(zip(grouping.names, images_per_group(grouping).tolist(), strict=True))
-        shares[column] = n_of.get(NOT_KNOWN, 0) / n
+        is_missing = np.array([is_not_known(name) for name in grouping.names], bool)
+        shares[column] = float(images_per_group(grouping)[is_missing].sum()) / n
     return shares
 
 
