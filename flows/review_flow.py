@@ -90,7 +90,7 @@ def description(version: Version, found: Review, fates: list[str]) -> str:
         f"Report: {version.folder / 'report.html'}",
         f"Why {verdict['verdict']}: {verdict['reason']}",
         f"Started by: {subject.started_by or 'not recorded'}. Review: {state_of(found)}",
-        f"Report's sha256: {subject.report_sha256}",
+        f"Report's sha256 {subject.report_sha256}",
     ]
     return "\n\n".join(lines)
 

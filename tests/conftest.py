@@ -1,11 +1,16 @@
 """The shipped parameters as plain values, and a folder of one's own that holds a changed params.yaml."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline_clone import fresh_clone
 from ruamel.yaml import YAML
+
+from flows.environment import dvc_environment
 
 PROJECT = Path(__file__).parents[1]
 
@@ -34,3 +39,15 @@ def go_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
         return tmp_path
 
     return go
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    return {**dvc_environment(), "GIT_CONFIG_GLOBAL": os.devnull}
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    folder = fresh_clone(tmp_path / "clone")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

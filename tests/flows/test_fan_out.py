@@ -200,7 +200,10 @@ def test_a_stopped_run_of_variants_ends_with_a_sentence(
 ) -> None:
     command = [sys.executable, "-m", "flows.cli", "vary", "-S", "seed=0,1", "--runner", runner]
     waiting = flow_environment | {"WAIT": str(tmp_path / "pid")}
-    with subprocess.Popen(command, env=waiting, text=True, stderr=subprocess.PIPE, start_new_session=True) as run:
+    with subprocess.Popen(
+        command, env=waiting, text=True, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored by all that a shell starts with &
+    ) as run:  # fmt: skip
         stage = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
         os.killpg(run.pid, number)  # as a terminal does
         _, told = run.communicate(timeout=60)

@@ -118,16 +118,15 @@ def postgres() -> Iterator[int]:
     bin_folder, port = programs(), free_port()
     assert bin_folder
     with tempfile.TemporaryDirectory(prefix="postgres-") as temporary:
-        folder, prefix = Path(temporary), []
+        folder, owner = Path(temporary), None
         (folder / "word").write_text(WORD)
         if os.geteuid() == 0:
             owner = "postgres" if any(user.pw_name == "postgres" for user in pwd.getpwall()) else "nobody"
-            prefix = ["runuser", "-u", owner, "--"]
             for path in (folder, folder / "word"):
                 shutil.chown(path, owner)
 
         def run(name: str, *arguments: str) -> None:
-            subprocess.run([*prefix, str(bin_folder / name), "-D", str(folder / "data"), *arguments], check=True, cwd="/",
+            subprocess.run([str(bin_folder / name), "-D", str(folder / "data"), *arguments], check=True, cwd="/", user=owner,
                            stdout=subprocess.DEVNULL)  # fmt: skip
 
         run(
