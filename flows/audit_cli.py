@@ -10,7 +10,7 @@ import typer
 from flows.audit_table import Unusable, notes_of, read_tables
 from flows.could_not_run import or_could_not_run, say
 from flows.result_folder import Results, all_results_or_none, folder_problems
-from flows.validate import MAX_LINE
+from flows.validate import shortened
 
 if TYPE_CHECKING:
     from flows.audit_table import Tables
@@ -233,10 +233,6 @@ def rule_line(rule: dict[str, Any]) -> str:
         return shortened(start)
     worst = deciding_group(rule)
     return shortened(f"{start}: {'group ' + shown(worst['group']) if worst else rule['reason']}")
-
-
-def shortened(text: str, most: int = MAX_LINE) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def summed(verdict: dict[str, Any]) -> str:

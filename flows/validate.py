@@ -252,5 +252,5 @@ def tell(validation: dict[str, Any], out: Path) -> None:
     say(f"{validation['status']}: {n_rejected} of {n_all} images rejected; see {out / 'validation.html'}")
 
 
-def shortened(text: str) -> str:
-    return text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}…"
+def shortened(text: str, most: int = MAX_LINE) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
