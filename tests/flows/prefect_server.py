@@ -1,5 +1,6 @@
 """A Prefect server and a serving process of our own, to be killed and started again."""
 
+import http
 import json
 import os
 import signal
@@ -80,11 +81,21 @@ def is_healthy(port: int) -> bool:
 
 
 def ask(api: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """The server's answer; a POST where there is a body."""
+    """The server's answer; a POST where there is a body. Asked again while its database is locked, as Prefect's client does."""
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{api}/{path}", content, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    return wait_for(lambda: answered(request), path)[0]
+
+
+def answered(request: urllib.request.Request) -> tuple[Any] | None:
+    """None where the server asks for patience. HTTPError for any other refusal."""
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return (json.load(answer),)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        return None
 
 
 def runs_of(api: str, flow: str) -> list[dict[str, Any]]:
