@@ -28,7 +28,7 @@ from tasks.core.bias.verdict import audit
 from tasks.core.bias_columns import Origin
 from tasks.core.bias_markdown import markdown
 from tasks.core.bias_page import BiasFacts, ErrorSheet, render
-from tasks.core.calibration import calibrated
+from tasks.core.calibration import recalibrated
 from tasks.core.files import (
     file_sha256,
     read_json,
@@ -55,7 +55,6 @@ LINEAGE_FILES = {
     "predictions": "predictions.csv",
 }
 MAX_CHECKED = 10_000  # rows; fairlearn's frames take seconds beyond
-TINY = 1e-300
 Mitigated = tuple[pd.DataFrame | None, dict[str, Any] | None]
 AUDIT = "audit_"
 
@@ -240,7 +239,7 @@ def labelled_validation(manifest: pd.DataFrame) -> pd.DataFrame:
         .merge(held_out, on="image_id")
     )
     shares = [name for name in held_out.columns if name.startswith("p_")]
-    rows[shares] = calibrated(np.log(rows[shares].to_numpy(float).clip(min=TINY)), temperature)
+    rows[shares] = recalibrated(rows[shares].to_numpy(float), temperature)
     return rows.assign(y_true=rows["label"])
 
 

@@ -170,7 +170,8 @@ def train_all(shop: Workshop, params: Params) -> tuple[Runs, Outcomes, dict[str,
     adapted, refused = adapt_all(shop, runs[SOURCE_ONLY], shift, params)
     runs |= adapted
     others = {name: run.model for name, run in runs.items() if name != SOURCE_ONLY}
-    outcomes |= outcomes_of(shop, sample, others, own.methods.frozen.how if own.methods.frozen else None)
+    frozen_how = own.methods.frozen.how if own.methods.frozen else None
+    outcomes |= outcomes_of(shop, sample, others, runs[SOURCE_ONLY].model, frozen_how)
     told_shift = None if shift is None else asdict(shift) | {"prior_C": shift.prior_C.tolist()}
     told = {"not_run": not_run | refused, "label_shift": told_shift, "n_synthetic": len(shop.synthetic)}
     return runs, outcomes, told

@@ -68,6 +68,11 @@ def calibrated(log_probs_NC: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(softmax(log_probs_NC / temperature, axis=1))
 
 
+def recalibrated(probs_NC: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, C) the same of probabilities, whose logarithms are logits; one of 0 stays 0."""
+    return calibrated(np.log(probs_NC.clip(min=np.finfo(float).tiny)), temperature)
+
+
 def ask_below(confidence_N: np.ndarray, right_N: np.ndarray, *, accuracy: float, confidence: float) -> AskBelow:
     """The lowest of eight fixed thresholds at and above which the accuracy is shown to reach `accuracy`.
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tasks.core.adaptation.adabn import adapt_batch_norm, batch_norm_layers
+from tasks.core.adaptation.adabn import adapt_batch_norm, batch_norm_layers, has_other_statistics
 from tasks.core.adaptation.dann import Dann
 from tasks.core.adaptation.deep_coral import DeepCoral
 from tasks.core.adaptation.fixmatch import FixMatch
@@ -28,7 +28,10 @@ from tasks.core.model import ImageModel
 from tasks.core.objective import Objective
 from tasks.core.phases import NetPhase
 from tasks.core.plans import Trained, run_once
+from tasks.core.runtime import address_rng
 from tasks.core.workshop import Lesson, Workshop, adaptation_run, labels_of
+
+MAX_FOR_STATISTICS = 500  # source images that give a network's BatchNorm statistics of the source
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,24 @@ def frozen_source_right(shop: Workshop, model: ImageModel, how: str) -> np.ndarr
     with torch.inference_mode():
         guess_V = model.head(shown_VD.to(shop.settings.device)).argmax(1).cpu().numpy()
     return np.asarray(guess_V == source.y_N)
+
+
+def in_source_statistics(shop: Workshop, model: ImageModel, start: ImageModel) -> ImageModel | None:
+    """The network with BatchNorm statistics of source training images in place of the target's that it keeps.
+
+    Two domains are shown to a network in turn, each normalised by itself (`see_both`); what one lost on the source is seen
+    where source images are normalised as they were then. The network itself where its statistics are still `start`'s; None
+    without source images.
+    """
+    if not has_other_statistics(model, start):
+        return model
+    rows = part(shop.manifest, "source", "train")
+    if len(rows) < 2:
+        return None
+    drawn = rows.iloc[np.sort(address_rng("source statistics").permutation(len(rows))[:MAX_FOR_STATISTICS])]
+    shown, settings = deepcopy(model), shop.settings
+    adapt_batch_norm(shown, shop.images(drawn), settings.batch_size, settings.device, prior_images=0)
+    return shown
 
 
 def unlabelled_rows(shop: Workshop) -> np.ndarray:

@@ -15,7 +15,7 @@ from tasks.core.batches import ImageList, plain_batches
 from tasks.core.calibration import ask_below, calibrated, fit_temperature
 from tasks.core.intervals import paired_gain
 from tasks.core.method_choice import Seen, choose_method, score_models
-from tasks.core.method_runs import frozen_source_right
+from tasks.core.method_runs import frozen_source_right, in_source_statistics
 from tasks.core.model import ImageModel
 from tasks.core.ood import foreignness
 from tasks.core.training import probabilities
@@ -76,19 +76,32 @@ class Outcome:
 
 
 def outcomes_of(
-    shop: Workshop, sample: Sample, models: dict[str, ImageModel], frozen_how: str | None
+    shop: Workshop, sample: Sample, models: dict[str, ImageModel], start: ImageModel, frozen_how: str | None
 ) -> dict[str, Outcome]:
-    """Of every network. `frozen_how`: how the frozen run's head was aligned; None where there is none.
+    """Of every network, source images shown to it as in its training. `start`: source-only.
 
-    With the source's own statistics AdaBN's network is source-only, so source images can't tell what it lost.
+    `frozen_how`: how the frozen run's head was aligned; None where there is none. With the source's own statistics AdaBN's
+    network is source-only, so source images can't tell what it lost.
     """
-    found = {name: Outcome.of(model, sample, shop) for name, model in models.items()}
-    if frozen_how is not None and "frozen" in found:
-        right_V = frozen_source_right(shop, models["frozen"], frozen_how)
-        found["frozen"] = replace(found["frozen"], source_right_V=right_V)
-    if "adabn" in found:
-        found["adabn"] = replace(found["adabn"], source_right_V=None)
+    found = {}
+    for name, model in models.items():
+        found[name] = Outcome.of(model, sample, shop)
+        if name == "adabn":
+            right_V = None
+        elif name == "frozen" and frozen_how is not None:
+            right_V = frozen_source_right(shop, model, frozen_how)
+        elif (shown := in_source_statistics(shop, model, start)) is model:
+            continue
+        else:
+            right_V = None if shown is None else source_right(shown, sample, shop)
+        found[name] = replace(found[name], source_right_V=right_V)
     return found
+
+
+def source_right(model: ImageModel, sample: Sample, shop: Workshop) -> np.ndarray:
+    """(V,) bool."""
+    probs_NC = probabilities(model, sample.source_val, shop.settings.batch_size, shop.settings.device)
+    return is_right(probs_NC, sample.source_val)
 
 
 def with_mixval(outcome: Outcome, model: ImageModel, sample: Sample, shop: Workshop) -> Outcome:

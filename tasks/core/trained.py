@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.batches import ImageList
-from tasks.core.calibration import calibrated
+from tasks.core.calibration import recalibrated
 from tasks.core.images import ImageFiles
 from tasks.core.model import ImageModel, load_weights, network, split_head
 from tasks.core.training import probabilities
-
-TINY = 1e-300
 
 
 def load_network(weights: Path, description: dict[str, Any], device: str) -> ImageModel:
@@ -50,5 +48,4 @@ def calibrated_probabilities(
     model: ImageModel, images: ImageList, temperature: float, *, batch_size: int, device: str
 ) -> np.ndarray:
     """(N, C) at the temperature that validation gave."""
-    probs_NC = probabilities(model, images, batch_size, device)
-    return calibrated(np.log(probs_NC.clip(min=TINY)), temperature)
+    return recalibrated(probabilities(model, images, batch_size, device), temperature)

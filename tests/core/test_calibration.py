@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import beta
 
-from tasks.core.calibration import COLDEST, HOTTEST, THRESHOLDS, ask_below, calibrated, fit_temperature
+from tasks.core.calibration import COLDEST, HOTTEST, THRESHOLDS, ask_below, calibrated, fit_temperature, recalibrated
 
 
 def drawn(n: int, true_temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -108,3 +108,9 @@ def test_the_promise_is_kept_as_often_as_it_says() -> None:
         n_false += ask_below(confidence_N, rng.random(150) < 0.85, accuracy=0.9, confidence=0.9).threshold is not None
     assert n_false / n_runs <= 0.1
     assert len(THRESHOLDS) == 8
+
+
+def test_probabilities_are_recalibrated_as_their_logits() -> None:
+    """Odds 9 : 1 at temperature 2 are 3 : 1; what has no chance gets none."""
+    found = recalibrated(np.array([[0.9, 0.1, 0.0]]), 2.0)
+    assert found[0] == pytest.approx([0.75, 0.25, 0.0])

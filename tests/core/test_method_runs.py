@@ -1,5 +1,6 @@
 """The methods' runs: what each changes, what each opens, and what decides whether it may run."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from made_workshop import Row, made_workshop
 
 from tasks.core import method_runs
+from tasks.core.adaptation.adabn import batch_norm_layers
 from tasks.core.adaptation.frozen import FrozenSettings, Labelled, fit_adapted_head
 from tasks.core.adaptation.label_shift import LabelShift
 from tasks.core.adaptation.refusals import CONDITIONS, Facts
@@ -19,6 +21,7 @@ from tasks.core.method_runs import (
     Start,
     facts_of,
     frozen_source_right,
+    in_source_statistics,
     rows_of,
     run_adabn,
     run_frozen,
@@ -26,6 +29,7 @@ from tasks.core.method_runs import (
     used_share,
     why_no_plan,
 )
+from tasks.core.model import ImageModel
 from tasks.core.phases import NetPhase
 from tasks.core.plans import Trained
 from tasks.core.workshop import Workshop
@@ -120,6 +124,41 @@ def test_frozen_changes_the_head_alone(shop: Workshop) -> None:
 def test_without_source_validation_images_the_frozen_head_is_not_judged_on_them(shop: Workshop) -> None:
     none = replace(shop, manifest=shop.manifest[shop.manifest["domain"] == "target"])
     assert frozen_source_right(none, shop.pretrained("frozen"), "standardise") is None
+
+
+def moved(model: ImageModel, by: float) -> ImageModel:
+    """The network, its first BatchNorm's mean moved by that much in each channel."""
+    found = deepcopy(model)
+    batch_norm_layers(found)[0].running_mean += by
+    return found
+
+
+def test_a_network_is_shown_the_source_in_statistics_of_the_source(shop: Workshop, start: Start) -> None:
+    """Those of all eight source training images in two batches of four; nothing of what it kept of the target is left."""
+    shown = in_source_statistics(shop, moved(start.model, 9.0), start.model)
+    assert shown is not None
+    source, stem = shop.source("train"), shown.backbone.stem
+    with torch.no_grad():
+        given = stem[0](source.batch(range(8)))
+    assert stem[1].running_mean.numpy() == pytest.approx(given.mean((0, 2, 3)).numpy(), abs=1e-5)
+    assert stem[1].running_var.numpy() == pytest.approx(given.var((0, 2, 3)).numpy(), rel=1e-5)
+    again = in_source_statistics(shop, moved(start.model, -9.0), start.model)
+    assert again is not None
+    assert changed_names(shown, again) == set()
+
+
+def test_a_network_that_kept_the_source_only_statistics_is_shown_the_source_as_it_is(
+    shop: Workshop, start: Start
+) -> None:
+    model = deepcopy(start.model)
+    with torch.no_grad():
+        model.head.weight += 1
+    assert in_source_statistics(shop, model, start.model) is model
+
+
+def test_without_source_images_there_are_no_statistics_of_the_source(shop: Workshop, start: Start) -> None:
+    one = replace(shop, manifest=shop.manifest[~shop.manifest["image_id"].isin([f"s{k}" for k in range(1, 8)])])
+    assert in_source_statistics(one, moved(start.model, 9.0), start.model) is None
 
 
 def test_rows_without_features_are_left_out(shop: Workshop) -> None:

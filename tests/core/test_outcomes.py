@@ -153,13 +153,45 @@ def test_an_outcome_has_the_probabilities_of_each_part(shop: Workshop) -> None:
 def test_source_images_cannot_tell_what_adabn_lost(shop: Workshop) -> None:
     """As it is, it would show them in the target's statistics; in the source's it is source-only."""
     seen, models = Sample.of(shop), {name: shop.pretrained("x") for name in (SOURCE_ONLY, "adabn", "frozen")}
-    found = outcomes_of(shop, seen, models, "standardise")
+    found = outcomes_of(shop, seen, models, models[SOURCE_ONLY], "standardise")
     shown = {name: own.seen(name, seen).source_right_V for name, own in found.items()}
     assert shown.pop("adabn") is None
     assert {name: len(right_V) for name, right_V in shown.items() if right_V is not None} == {
         SOURCE_ONLY: 4,
         "frozen": 4,
     }
+
+
+def test_what_a_method_lost_on_the_source_is_seen_in_the_statistics_of_the_source(shop: Workshop) -> None:
+    """Source images are told apart by their mean; in statistics of a far brighter target all of them look dark."""
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, mean: float, var: float) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(1, affine=False)
+            self.norm.running_mean.fill_(mean)
+            self.norm.running_var.fill_(var)
+
+        def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+            return self.norm(x_NCHW.mean((1, 2, 3))[:, None])
+
+    def model(mean: float, var: float) -> ImageModel:
+        found = ImageModel(Scaled(mean, var), torch.nn.Linear(1, 2))
+        with torch.no_grad():
+            found.head.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+            found.head.bias.zero_()
+        return found
+
+    mean_N = shop.source("train").batch(range(10)).mean((1, 2, 3))
+    start, seen = model(float(mean_N.mean()), float(mean_N.var())), Sample.of(shop)
+    bright = model(9.0, 1.0)
+    found = outcomes_of(shop, seen, {"mcc": bright}, start, None)["mcc"]
+    is_above_V = (seen.source_val.batch(range(4)).mean((1, 2, 3)) > mean_N.mean()).int().tolist()
+    assert found.source_right_V is not None
+    assert found.source_right_V.tolist() == [int(a) == b for a, b in zip(is_above_V, [0, 1, 0, 1], strict=True)]
+    assert found.source_val_NC.argmax(1).tolist() == [0] * 4  # as it will be used, on target images
+    without = replace(shop, manifest=shop.manifest[shop.manifest["split"] != "train"])
+    assert outcomes_of(without, seen, {"mcc": bright}, start, None)["mcc"].source_right_V is None
 
 
 def test_mixed_images_are_made_of_two_held_out_ones(shop: Workshop) -> None:
