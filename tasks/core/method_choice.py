@@ -22,7 +22,7 @@ from tasks.core.validators import (
 )
 
 SOURCE_ONLY = "source_only"
-MAX_SOURCE_LOSS = 0.02  # accuracy on held-out source images that adaptation may cost
+MAX_SOURCE_LOSS = 0.05  # accuracy on held-out source images that adaptation may cost
 MIN_CLASSES_SHARE = 0.5  # of the source's effective number of classes
 MAX_CLASS_RATIO = 3.0  # mean probability of a class over its share of the source's labels
 MIN_COMPETENCE = 0.75  # of source-only on held-out source images: 0 at chance, 1 without error
@@ -131,8 +131,8 @@ def choose_method(candidates: list[Scored], n_source_classes: float, confidence:
 def adoption_gates(adapted: Scored, base: Scored, n_source_classes: float) -> list[Gate]:
     """What must agree before the guard takes an adapted model on label-free figures: the gates of the choice and four more.
 
-    Of models chosen by ranks, none of 54 that passed was worse than source-only by more than a point where the target's
-    class shares were the source's, but 23 % were where they were skewed 5 to 1 (benchmarks/guard_simulation.py): no figure
+    Of models chosen by ranks, none of 59 that passed was worse than source-only by more than a point where the target's
+    class shares were the source's, but 25 % were where they were skewed 5 to 1 (benchmarks/guard_simulation.py): no figure
     here sees that classes have other shares. Features that tell even the source's classes badly apart fail.
     """
     certainty, base_certainty = (_score(c, "information_maximisation") for c in (adapted, base))

@@ -60,7 +60,7 @@ def test_source_only_wins_at_equality() -> None:
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        ({"source_accuracy": 0.87}, "0.870 right on held-out source images, at least 0.880 is asked"),
+        ({"source_accuracy": 0.84}, "0.840 right on held-out source images, at least 0.850 is asked"),
         ({"effective_classes": 3.4}, "3.4 classes in use on the target, at least 3.5 are asked"),
         ({"class_ratio": 3.1}, "one class is guessed 3.1 times its share of the source, at most 3.0 is allowed"),
     ],
@@ -71,7 +71,7 @@ def test_each_gate_keeps_a_model_out_and_says_why(broken: dict[str, float], sent
     assert str(found["reason"]).endswith(f"; kept out by the gates: mcc ({sentence})")
     only = choose(scored(SOURCE_ONLY, 0.5), scored("mcc", 0.8, **broken))
     assert only["chosen"] == SOURCE_ONLY
-    limits = {"source_accuracy": 0.88, "effective_classes": 3.5, "class_ratio": 3.0}
+    limits = {"source_accuracy": 0.85, "effective_classes": 3.5, "class_ratio": 3.0}
     at_limit = scored("mcc", 0.8, **{name: limits[name] for name in broken})
     assert choose(scored(SOURCE_ONLY, 0.5), at_limit)["chosen"] == "mcc"
 
@@ -209,7 +209,7 @@ def test_without_validation_labels_the_default_is_taken() -> None:
     ("adapted", "base", "failing"),
     [
         ({}, {}, []),
-        ({"source_accuracy": 0.87}, {}, ["source_validation"]),
+        ({"source_accuracy": 0.84}, {}, ["source_validation"]),
         ({"effective_classes": 3.0}, {}, ["effective_classes"]),
         ({"class_ratio": 4.0}, {}, ["class_ratio"]),
         ({"agreement": 0.6}, {}, ["agreement"]),  # not above source-only
