@@ -52,6 +52,8 @@ def main() -> None:
     write_table(Path("data/to_label.csv"), asked)
     write_sheet(Path("data/to_label.png"), asked, params)
     guard = adoption["guard"]
+    for name, why in decision["not_run"].items():
+        print(f"{name} was not run: {why}")  # noqa: T201  news
     print(f"guard: {guard['decision']}; {guard['reason']}")  # noqa: T201  news
 
 
@@ -127,7 +129,9 @@ def judged(
     n_rounds = max(int((~labels["is_asked"]).any()) + lists.n_whole, 1)  # how often labels were looked at
     evidence = evidence_of(guess[method], guess[SOURCE_ONLY], label_N)
     gates = gates_of(decision["method"])
-    verdict = decide(evidence, settings, gates=gates, n_rounds=n_rounds)
+    can_count_N = (rows["split"] != "val").to_numpy()
+    n_askable = int((can_count_N & (guess[method] != guess[SOURCE_ONLY])).sum())
+    verdict = decide(evidence, settings, gates=gates, n_rounds=n_rounds, n_askable=n_askable)
     adopted = method if verdict.decision == ADOPT else SOURCE_ONLY
     audit = [name for name in map(str, rows.columns) if name.startswith("audit_")]
     groups = {name.removeprefix("audit_"): rows[name].to_numpy(str) for name in audit}

@@ -133,7 +133,9 @@ def test_drawn_labels_decide(
     found = run()
     assert (found["guard"]["decision"], found["adopted"]) == (decision, adopted)
     assert (found["guard"]["n_labels"], found["guard"]["n_asked"], found["guard"]["n_rounds"]) == (len(drawn), 0, 1)
-    assert capsys.readouterr().out == f"guard: {decision}; {found['guard']['reason']}\n"
+    assert capsys.readouterr().out == (
+        f"shot was not run: too few images\nguard: {decision}; {found['guard']['reason']}\n"
+    )
     assert found["not_run"] == {"shot": "too few images"}  # what training decided stands beside
 
 

@@ -103,16 +103,16 @@ def choice_of(
         ]
         entry["against_random"] = _against_random(correct_MN, real[place], random, settings.confidence)
     order = np.lexsort((ranks, -best))
-    by_labels = correct_MN is not None
+    by_labels, n_labels = correct_MN is not None, len(evidence.labels_N)
     return {
         "chosen": standing.names[chosen],
         "preferred": standing.names[preferred],
         "tied": [standing.names[place] for place in tied],
-        "reason": reason_of(standing, scores, by_labels=by_labels, named=settings.take),
+        "reason": reason_of(standing, scores, None if by_labels else n_labels, named=settings.take),
         "by_labels": by_labels,
         "rule": RULE.format(tie=settings.tie_p_best),
         "left_out": left_out,
-        "n_labels": len(evidence.labels_N),
+        "n_labels": n_labels,
         "confidence": settings.confidence,
         "candidates": [dict(entries)[place] for place in order],
         "random": None

@@ -41,19 +41,24 @@ def taken(names: list[str], take: str) -> int:
     return names.index(take)
 
 
-def reason_of(standing: Standing, scores: list[Score], *, by_labels: bool, named: str | None = None) -> str:
-    """One sentence; without target labels it says what the ranking rests on. `named`: by a person."""
-    own = _reason(standing, scores, by_labels)
+def reason_of(standing: Standing, scores: list[Score], n_unused: int | None, *, named: str | None = None) -> str:
+    """One sentence, which says what the ranking rests on where it doesn't rest on target labels. `named`: by a person.
+
+    `n_unused`: target labels that were too few for the scores, 0 where there are none; None where scores read them.
+    """
+    own = _reason(standing, scores, n_unused)
     return own if named is None else f"{named} is taken because select_model.take names it; by the scores: {own}"
 
 
-def _reason(standing: Standing, scores: list[Score], by_labels: bool) -> str:
+def _reason(standing: Standing, scores: list[Score], n_unused: int | None) -> str:
+    by_labels, few = (
+        n_unused is None,
+        f"no score can use the {n_unused} target labels" if n_unused else "no target labels",
+    )
     name = standing.names[standing.chosen]
     share = f"it comes first in {standing.p_best_M[standing.chosen]:.0%} of {DRAWS[by_labels]}"
     basis = (
-        ""
-        if by_labels
-        else f"no target labels, so the ranking rests {_basis(scores)}: it can't say which is best on the target; "
+        "" if by_labels else f"{few}, so the ranking rests {_basis(scores)}: it can't say which is best on the target; "
     )
     if len(standing.tied) == 1:
         return f"{basis}{name} is ahead: {share}"

@@ -107,12 +107,14 @@ def decide(
     gates: Sequence[Gate] = (),
     n_rounds: int = 1,
     baseline: str = "source-only",
+    n_askable: int | None = None,
 ) -> GuardDecision:
     """Adopt where the gain's one-sided bound lies above -margin, keep where it lies below, else inconclusive.
 
     At margin 0 that is the exact sign test. Gates that all agree lower the evidence that is asked for; without labels
     they decide alone, if `without_labels` allows it. `n_rounds`: how often labels were looked at, this time included.
-    `baseline`: whose guesses the evidence calls source-only's, e.g. the champion's.
+    `baseline`: whose guesses the evidence calls source-only's, e.g. the champion's. `n_askable`: how many disagreements may
+    ever have a label that counts; None: all. Those that chose the method don't.
     """
     if not evidence.n_disagreements:
         return _decision(KEEP, evidence, settings, f"both models guess the same on all {evidence.n_images} images")
@@ -126,7 +128,7 @@ def decide(
         return _decision(ADOPT, evidence, settings, f"better than {than}: {bound} {bounds.low:+.3f}", is_proven=True)
     if decision == KEEP:
         return _decision(KEEP, evidence, settings, f"worse than {than}: {bound} {bounds.high:+.3f}", is_proven=True)
-    more = labels_needed(evidence, settings, do_agree, n_rounds)
+    more = labels_needed(evidence, settings, do_agree, n_rounds, n_askable)
     words = f"not proven either way: {bound}s {bounds.low:+.3f} and {bounds.high:+.3f}"
     return _decision(INCONCLUSIVE, evidence, settings, words, n_more=more)
 
@@ -139,15 +141,17 @@ def by_labels(evidence: Evidence, settings: GuardSettings, do_gates_agree: bool,
     return KEEP if bounds.high < -settings.margin else INCONCLUSIVE, bounds
 
 
-def labels_needed(evidence: Evidence, settings: GuardSettings, do_gates_agree: bool, n_rounds: int) -> int | None:
+def labels_needed(
+    evidence: Evidence, settings: GuardSettings, do_gates_agree: bool, n_rounds: int, most: int | None = None
+) -> int | None:
     """More labelled disagreements until the next round decides, if wins and losses go on at the same rate.
 
-    None where more would be needed than there are unlabelled disagreements.
+    None where that would be more than `most` labels in all, or than there are disagreements.
     """
-    n = evidence.n_labels
+    n, most = evidence.n_labels, evidence.n_disagreements if most is None else most
     size = float(n)
-    while size < evidence.n_disagreements:
-        size = min(max(size * SEARCH_STEP, size + 1), evidence.n_disagreements)
+    while size < most:
+        size = min(max(size * SEARCH_STEP, size + 1), most)
         whole = round(size)
         wins, losses = round(evidence.wins * whole / n), round(evidence.losses * whole / n)
         grown = replace(evidence, wins=wins, losses=losses, both_wrong=max(whole - wins - losses, 0))
@@ -217,7 +221,9 @@ def _decision(
             f", of {evidence.n_labels} labelled ones adapted won {evidence.wins} and lost {evidence.losses}: gain "
             f"{gain.value:+.3f}, {settings.confidence:.0%} interval {gain.low:+.3f} to {gain.high:+.3f}"
         )
-    if decision == INCONCLUSIVE and evidence.n_labels:
+    if decision == INCONCLUSIVE and evidence.n_labels and not evidence.wins + evidence.losses:
+        reason += "; so far they tell nothing of how many would decide: label more of these images"
+    elif decision == INCONCLUSIVE and evidence.n_labels:
         more = f"about {n_more} more labels" if n_more else "not even labels on all"
         reason += f"; {more} of these images would decide at this rate"
     elif decision == INCONCLUSIVE:

@@ -26,6 +26,7 @@ MAX_SOURCE_LOSS = 0.05  # accuracy on held-out source images that adaptation may
 MIN_CLASSES_SHARE = 0.5  # of the source's effective number of classes
 MAX_CLASS_RATIO = 3.0  # mean probability of a class over its share of the source's labels
 MIN_COMPETENCE = 0.75  # of source-only on held-out source images: 0 at chance, 1 without error
+MIN_VAL_LABELS = 10  # fewer choose no method: the most accurate on two images is mostly luck
 MIN_CERTAINTY = 0.5  # information maximisation over its largest value, the logarithm of the number of classes
 # scores of one family share one vote
 FAMILIES = {
@@ -101,9 +102,9 @@ def score_models(models: list[Seen], prior_C: np.ndarray) -> list[Scored]:
 def choose_method(candidates: list[Scored], n_source_classes: float, confidence: float) -> dict[str, Any]:
     """The chosen model with every figure, gate, rank and the reason; `replay` chooses again from it.
 
-    Without validation labels: of the models that pass the gates, the best mean rank over the families of scores.
-    With labels: the highest accuracy on them, whatever the gates say; equal ones by mean rank. That was better than
-    holding on to ranks among models that labels can't tell apart, from 10 labels on (benchmarks/guard_simulation.py).
+    With fewer than 10 validation labels: of the models that pass the gates, the best mean rank over the families of scores.
+    With more: the highest accuracy on them, whatever the gates say; of equal ones those that pass, then by mean rank. That
+    was better than holding on to ranks among models that labels can't tell apart (benchmarks/guard_simulation.py).
     Source-only is always among the candidates and wins where nothing else passes or ranks higher.
     `n_source_classes`: exp(entropy of the source's class shares).
     """
@@ -121,7 +122,7 @@ def choose_method(candidates: list[Scored], n_source_classes: float, confidence:
             "passes": c.name == SOURCE_ONLY or all(gate.is_passed is not False for gate in gates[c.name]),
             "val_accuracy": sum(c.val_right) / n_labels if n_labels else None, "minus_source_only": _shown(gap),
         })  # fmt: skip
-    chosen, reason = _by_labels(entries, n_labels) if n_labels else _by_ranks(entries)
+    chosen, reason = _by_labels(entries, n_labels) if n_labels >= MIN_VAL_LABELS else _by_ranks(entries, n_labels)
     return {
         "chosen": chosen, "reason": reason, "n_val_labels": n_labels, "n_source_classes": n_source_classes,
         "confidence": confidence, "candidates": entries,
@@ -243,22 +244,26 @@ def _mean_ranks(candidates: list[Scored]) -> tuple[np.ndarray, dict[str, dict[st
 
 
 def _by_labels(entries: list[dict[str, Any]], n_labels: int) -> tuple[str, str]:
-    first = min(entries, key=lambda e: (-e["val_accuracy"], e["mean_rank"], e["name"] != SOURCE_ONLY))
+    first = min(entries, key=lambda e: (-e["val_accuracy"], not e["passes"], e["mean_rank"], e["name"] != SOURCE_ONLY))
     equal = [e["name"] for e in entries if e["val_accuracy"] == first["val_accuracy"] and e is not first]
     listed = ", ".join(f"{e['name']} {e['val_accuracy']:.3f}" for e in entries)
     how = (
-        f"has the better label-free mean rank of those with the highest accuracy ({', '.join(equal)})" if equal else ""
+        f"comes first by gates and label-free ranks among those with the highest accuracy ({', '.join(equal)})"
+        if equal
+        else ""
     )
     return first[
         "name"
     ], f"{first['name']} {how or 'has the highest accuracy'} on {n_labels} validation labels ({listed})"
 
 
-def _by_ranks(entries: list[dict[str, Any]]) -> tuple[str, str]:
+def _by_ranks(entries: list[dict[str, Any]], n_labels: int) -> tuple[str, str]:
     passing = [e for e in entries if e["passes"]]
     first = min(passing, key=lambda e: (e["mean_rank"], e["name"] != SOURCE_ONLY))
     listed = ", ".join(f"{e['name']} {e['mean_rank']:.2f}" for e in passing)
-    reason = f"there are no validation labels; {first['name']} has the best mean rank of label-free scores ({listed})"
+    none = f"{n_labels} validation labels are too few to choose by ({MIN_VAL_LABELS} are needed)"
+    none = none if n_labels else "there are no validation labels"
+    reason = f"{none}; {first['name']} has the best mean rank of label-free scores ({listed})"
     out = [
         f"{e['name']} ({'; '.join(g['reason'] for g in e['gates'] if g['is_passed'] is False)})"
         for e in entries

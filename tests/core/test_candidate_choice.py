@@ -271,8 +271,9 @@ def test_too_few_labels_give_no_score_on_labels_and_say_so(labels: list[str], wo
     (why,) = found["left_out"]
     assert why.startswith(f"scores on target labels are left out: {words}")
     assert set(entry_of(found, "a")["scores"]) == {"source_probe", "static_prior", "coral_distance"}
+    few = f"no score can use the {len(labels)} target labels" if labels else "no target labels"
     assert found["reason"] == (
-        f"no target labels, {FROM_SOURCE}a is ahead: it comes first in 100% of the draws of these scores, which don't know "
+        f"{few}, {FROM_SOURCE}a is ahead: it comes first in 100% of the draws of these scores, which don't know "
         "the target's labels"
     )
     assert (found["n_labels"], found["by_labels"]) == (len(labels), False)

@@ -223,6 +223,22 @@ def test_no_number_of_labels_decides_between_equals_or_beyond_the_disagreements(
     assert decide(few, settings()).reason.endswith("; not even labels on all of these images would decide at this rate")
 
 
+def test_labels_that_chose_the_method_are_not_asked_for_again() -> None:
+    """Of 200 disagreements some may never have a label that counts: no more can be asked for than the others."""
+    evidence = Evidence(1000, 200, 6, 1, 13)
+    more = labels_needed(evidence, settings(), False, n_rounds=1)
+    assert more is not None
+    assert decide(evidence, settings()).n_more_labels == more
+    assert decide(evidence, settings(), n_askable=20 + more).n_more_labels == more
+    assert decide(evidence, settings(), n_askable=20 + more - 1).n_more_labels is None
+
+
+def test_labels_that_neither_model_gets_tell_no_rate() -> None:
+    found = decide(Evidence(1000, 200, 0, 0, 1), settings())
+    assert (found.decision, found.n_more_labels) == (INCONCLUSIVE, None)
+    assert found.reason.endswith("; so far they tell nothing of how many would decide: label more of these images")
+
+
 def test_images_to_label_are_disagreements_in_a_nested_addressed_order() -> None:
     names = [f"image{n}" for n in range(50)]
     adapted, source_ = np.arange(50) % 2, np.zeros(50, int)

@@ -106,29 +106,44 @@ def test_without_the_source_gate_the_gates_do_not_agree() -> None:
 
 
 def test_labels_decide_before_ranks_and_gates() -> None:
-    best, base = scored("shot", 0.1, val=(1, 1, 1, 0), class_ratio=9.0), scored(SOURCE_ONLY, 0.5, val=(1, 0, 0, 0))
-    found = choose(base, scored("mcc", 0.8, val=(1, 1, 0, 0)), best)
+    best, base = (
+        scored("shot", 0.1, val=(1, 1, 1, 0) * 3, class_ratio=9.0),
+        scored(SOURCE_ONLY, 0.5, val=(1, 0, 0, 0) * 3),
+    )
+    found = choose(base, scored("mcc", 0.8, val=(1, 1, 0, 0) * 3), best)
     assert found["chosen"] == "shot"
     assert found["reason"] == (
-        "shot has the highest accuracy on 4 validation labels (source_only 0.250, mcc 0.500, shot 0.750)"
+        "shot has the highest accuracy on 12 validation labels (source_only 0.250, mcc 0.500, shot 0.750)"
     )
     shown = {entry["name"]: entry["minus_source_only"] for entry in found["candidates"]}
     assert shown["shot"]["value"] == 0.5
-    assert shown["shot"]["low"] < 0 < shown["shot"]["high"]
+    assert shown["shot"]["low"] > 0  # 6 of 6: two-sided sign test .03
 
 
-def test_equal_labels_are_decided_by_ranks() -> None:
-    found = choose(
-        scored(SOURCE_ONLY, 0.5, val=(0, 1)), scored("mcc", 0.6, val=(1, 0)), scored("shot", 0.8, val=(1, 0))
-    )
+def test_few_labels_choose_nothing() -> None:
+    """The most accurate on nine labels fails a gate; the gates and ranks choose, as without labels."""
+    worse = scored("shot", 0.9, val=(1,) * 9, class_ratio=9.0)
+    found = choose(scored(SOURCE_ONLY, 0.5, val=(0,) * 9), scored("mcc", 0.8, val=(0,) * 9), worse)
+    assert found["chosen"] == "mcc"
+    assert found["reason"].startswith("9 validation labels are too few to choose by (10 are needed); mcc has the best")
+    assert found["candidates"][2]["val_accuracy"] == 1.0  # shown all the same
+    ten = [replace(each, val_right=(*each.val_right, 0)) for each in (scored(SOURCE_ONLY, 0.5, val=(0,) * 9), worse)]
+    assert choose(*ten)["chosen"] == "shot"
+
+
+def test_equal_labels_are_decided_by_gates_and_then_by_ranks() -> None:
+    one, other = (0, 1) * 5, (1, 0) * 5
+    found = choose(scored(SOURCE_ONLY, 0.5, val=one), scored("mcc", 0.6, val=other), scored("shot", 0.8, val=other))
     assert found["chosen"] == "shot"
     assert found["reason"] == (
-        "shot has the better label-free mean rank of those with the highest accuracy (source_only, mcc) on 2 validation labels "
-        "(source_only 0.500, mcc 0.500, shot 0.500)"
+        "shot comes first by gates and label-free ranks among those with the highest accuracy (source_only, mcc) on 10 "
+        "validation labels (source_only 0.500, mcc 0.500, shot 0.500)"
     )
+    failing = scored("shot", 0.8, val=other, class_ratio=9.0)
+    assert choose(scored(SOURCE_ONLY, 0.5, val=one), scored("mcc", 0.6, val=other), failing)["chosen"] == "mcc"
 
 
-@pytest.mark.parametrize("val", [(), (1, 0, 1)])
+@pytest.mark.parametrize("val", [(), (1, 0, 1), (1, 0) * 5])
 def test_a_choice_is_made_again_from_what_is_stored(val: tuple[int, ...]) -> None:
     found = choose(scored(SOURCE_ONLY, 0.5, val=val), scored("mcc", 0.8, val=val), scored("shot", 0.9, val=val))
     stored = json.loads(json.dumps(found, allow_nan=False))
