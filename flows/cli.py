@@ -169,7 +169,7 @@ def status() -> None:
 
 def show_results() -> None:
     """Prints verdict, decision, metrics and the report's place, as far as they exist."""
-    from flows.results import REPORT, data_sentence, decision_sentence, metric_rows, read_results
+    from flows.results import REPORT, audit_paragraph, data_sentence, decision_sentence, metric_rows, read_results
 
     results = read_results()
     if results.metrics and (rows := metric_rows(results.metrics)):
@@ -181,7 +181,7 @@ def show_results() -> None:
         out.print(table)
     told = {
         "data": results.gate and data_sentence(results.gate),
-        "audit": results.audit and f"{results.audit['verdict']}: {results.audit['reason']}",
+        "audit": results.audit and f"{results.audit['verdict']}: {audit_paragraph(results.audit)}",
         "decision": results.decision and decision_sentence(results.decision),
         "report": REPORT.exists() and REPORT.absolute(),
     }

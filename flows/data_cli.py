@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.label_answers import warn_of_answers
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -62,6 +64,7 @@ def label(
         else:
             wanted, open_questions = wanted_of_words(words, undo=undo), ""
         typer.echo(enter_labels(wanted, by=name, new_class=new_class and not undo) + open_questions)
+        warn_of_answers(wanted)
 
 
 def check_request(words: list[str], table: Path | None, n_listed: int | None, undo: bool) -> None:
@@ -85,15 +88,13 @@ def check_text(words: list[str]) -> None:
 
 
 def login_name(by: str | None) -> str:
-    """Who gives the labels. ValueError where the machine doesn't know it (a container often doesn't)."""
-    import getpass
+    """Who gives the labels, as in a review. ValueError where neither login name nor git's e-mail address is known."""
+    from tasks.register_model import person
 
-    if by is not None:
-        return by.strip()
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        raise ValueError("the login name is unknown here; say who gives the labels with --by NAME") from None
+    name = person() if by is None else by.strip()
+    if by is None and name == "unknown":
+        raise ValueError("it is not known who gives the labels; say it with --by NAME")
+    return name
 
 
 def wanted_of_table(table: Path) -> tuple["pd.DataFrame", str]:

@@ -27,9 +27,15 @@ from flows.review_flow import REVIEW, close_decided, review
 from tasks.core.runtime import acclimate_home
 
 RETRAIN, DEPLOYMENT, POOL, DRIFT = "retrain", "acclimate", "acclimate", "acclimate.drift"
+RESTARTED = "AwaitingRetry"  # Prefect's own name for it
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = [f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended")]
 STILL_S = 600  # three of Prefect's heartbeats
+N_RESTARTS = 5  # of a form in a day
+GIVEN_UP = (
+    f"its process crashed {N_RESTARTS + 1} times in a day, so it isn't begun anew: the log of that process says why; decide with "
+    "`acclimate review approve` or `acclimate review reject`"
+)
 N_TOGETHER = 8  # runs in one serving process: forms are short, and retraining has a limit of its own
 
 
@@ -87,9 +93,29 @@ def deployments(workspace: Path, cron: str) -> list[RunnerDeployment]:
 def keep_no_dead_runs(still_s: float = STILL_S) -> None:
     """Nothing. From now on the server ends what was killed: runs without a heartbeat crash, and a crashed form begins anew.
 
-    A form's process may be killed after the server took a person's answer; begun anew it is given the same answer. What
-    stands on the server already stays: a new automation would know nothing of the runs that are under way.
+    A form's process may be killed after the server took a person's answer; begun anew it is given the same answer. One that
+    crashes whatever is done fails in the end. What stands on the server already stays: a new automation would know nothing of
+    the runs that are under way.
     """
+    wanted = {
+        f"runs without a heartbeat for {still_s:.0f} s": crash_the_silent(still_s),
+        "crashed review forms": (
+            of_forms("Crashed", 1),
+            ChangeFlowRunState(state=StateType.SCHEDULED, name=RESTARTED, message="the form begins anew", force=True),
+        ),
+        # counts what the one above did, not the crashes themselves: so it is the last to set the state
+        "review forms that keep crashing": (
+            of_forms(RESTARTED, N_RESTARTS + 1),
+            ChangeFlowRunState(state=StateType.FAILED, name="Failed", message=GIVEN_UP, force=True),
+        ),
+    }
+    with get_client(sync_client=True) as client:
+        for name, (trigger, action) in wanted.items():
+            if not client.read_automations_by_name(name):
+                client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[action]))
+
+
+def crash_the_silent(still_s: float) -> tuple[EventTrigger, ChangeFlowRunState]:
     silent = EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
         for_each={"prefect.resource.id"},
@@ -100,23 +126,19 @@ def keep_no_dead_runs(still_s: float = STILL_S) -> None:
         within=timedelta(seconds=still_s),
     )
     told = f"no heartbeat for {still_s:.0f} s: its process was killed, or its machine is gone"
-    crash = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=told, force=False)
-    crashed_form = EventTrigger(
+    return silent, ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=told, force=False)
+
+
+def of_forms(state: str, n: int) -> EventTrigger:
+    """A form came into the state for the nth time; more than once: within a day."""
+    return EventTrigger(
         match_related={"prefect.resource.role": "flow", "prefect.resource.name": REVIEW},
         for_each={"prefect.resource.id"},
-        expect={"prefect.flow-run.Crashed"},
+        expect={f"prefect.flow-run.{state}"},
         posture=Posture.Reactive,
-        threshold=1,
+        threshold=n,
+        within=timedelta(days=1 if n > 1 else 0),
     )
-    again = ChangeFlowRunState(
-        state=StateType.SCHEDULED, name="AwaitingRetry", message="the form begins anew", force=True
-    )
-    with get_client(sync_client=True) as client:
-        for name, trigger, action in (
-            (f"runs without a heartbeat for {still_s:.0f} s", silent, crash), ("crashed review forms", crashed_form, again),
-        ):  # fmt: skip
-            if not client.read_automations_by_name(name):
-                client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[action]))
 
 
 def serve_here(workspace: Path, cron: str) -> None:

@@ -117,9 +117,11 @@ def repository(workspace: Path) -> Iterator[Check]:
         yield Check(name, "initialised")
     told = re.search(r"Cache types: (.*)", _dvc("doctor"))
     supported = told[1] if told else "unknown"
+    is_known = "no-dvc-cache" not in supported  # an address of DVC's documentation in place of the kinds
     chosen = _dvc("config", "cache.type").strip()
-    found = f"configured {chosen or 'reflink,copy (default)'}; possible {supported}"
-    if not chosen and "reflink" not in supported:
+    words = supported if is_known else "not known before the first run makes a cache"
+    found = f"configured {chosen or 'reflink,copy (default)'}; possible: {words}"
+    if is_known and not chosen and "reflink" not in supported:
         advice = "every file lies on disk twice: `dvc config --local cache.type hardlink,symlink`"
         yield Check("dvc cache links", found, "warn", advice)
     else:

@@ -1,16 +1,20 @@
 """Work that fans out: one Prefect task per child process, on a Dask cluster or on threads of this machine."""
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 from prefect import flow, task
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed, State
@@ -47,10 +51,14 @@ def fan_out(
     STOPS.clear()
     before = ENDED.set(ended)
     try:
+        start_server()
         found: dict[str, Outcome] = fan_out_flow.with_options(task_runner=runner)(children, workspace, home)
     except Exception:  # also Prefect's own, where its server was stopped with us
         if STOPS and not isinstance(STOPS[0], Exception):
             raise KeyboardInterrupt if isinstance(STOPS[0], KeyboardInterrupt) else SystemExit(143) from None
+        raise
+    except BaseException:  # stopped outside the flow
+        logging.disable()
         raise
     finally:
         ENDED.reset(before)
@@ -59,9 +67,9 @@ def fan_out(
 
 @flow(name="fan out", persist_result=False)
 def fan_out_flow(children: dict[str, list[str]], workspace: str, home: str) -> dict[str, Outcome]:
-    names = {run_child.submit(name, arguments, workspace, home): name for name, arguments in children.items()}
     found = {}
     try:
+        names = {run_child.submit(name, arguments, workspace, home): name for name, arguments in children.items()}
         for future in as_completed(list(names)):
             name = names[future]
             found[name] = outcome(future)
@@ -151,4 +159,40 @@ def runner_of(kind: str, cluster: str | None, n_jobs: int) -> TaskRunner[Any]:
     if cluster:
         return DaskTaskRunner(address=cluster)
     here = {"n_workers": n_jobs, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    return DaskTaskRunner(cluster_kwargs=here)
+    return DaskTaskRunner(cluster_class=cluster_here, cluster_kwargs=here)
+
+
+def start_server() -> None:
+    """Nothing: Prefect's own server has started, where none is named. While that lasts Ctrl-C ends this process."""
+
+    def start() -> None:
+        with without_ctrl_c(), suppress(Exception):  # the flow tries again, and tells
+            get_client(sync_client=True)
+
+    starting = threading.Thread(target=start, daemon=True)
+    starting.start()
+    starting.join()
+
+
+def cluster_here(**settings: Any) -> Any:
+    """Dask's workers on this machine. They tell the server that we tell: left alone, each starts one of its own."""
+    from distributed import LocalCluster
+
+    with get_client(sync_client=True) as client:
+        told = {"PREFECT_API_URL": str(client.api_url)}
+    resource_tracker.ensure_running()  # when it starts, multiprocessing lets Ctrl-C through again
+    with without_ctrl_c():
+        return LocalCluster(env=told, silence_logs=logging.ERROR, **settings)  # they warn of each task that is stopped
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """What starts in the block, processes and threads, never gets Ctrl-C, which a terminal sends to all: we end it ourselves.
+
+    Of a server that ends before us Prefect asks again and again, for a minute.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -199,17 +199,27 @@ def alarm(found: dict[str, Any]) -> None:
 
 
 def tell(found: dict[str, Any], out: Path) -> None:
-    """Prints what passed a limit, the accuracy, and where the page is."""
-    from tasks.core.monitoring import WORDS
+    """Prints what passed a limit, what can't be told, the accuracy, and where the page is."""
+    from tasks.core.monitoring import WORDS, untold
 
     for reason in found["reasons"]:
         say(f"past its limit: {shortened(reason)}")
+    for sentence in untold(found["checks"]):
+        say(f"{sentence[0].lower()}{shortened(sentence[1:-1])}")
     for what, one in (("estimated accuracy", found["estimate"]), ("accuracy", found["accuracy"])):
         if one:
-            say(f"{what}: {one['value']:.3f}, interval {one['low']:.3f} to {one['high']:.3f}, n = {one['n']}")
+            say(
+                f"{what}: {one['value']:.3f}, interval {one['low']:.3f} to {one['high']:.3f}, n = {one['n']}{caveat(one)}"
+            )
     if again := found["reaudit"]:
         told = f"was {again['was']}, is {again['is']}" if again["n_required"] else again["reason"]
         say(f"audit again: {shortened(told)}")
     say(
         f"{WORDS[found['status']]}: {found['n_seen']} of {found['n_images']} images looked at; see {out / 'monitor.html'}"
     )
+
+
+def caveat(accuracy: dict[str, Any]) -> str:
+    """What an estimate that stands on the source's images is worth; "" for any other accuracy."""
+    held_out = accuracy.get("held_out")
+    return "; it stands on source images, likely too high" if held_out and held_out["on"] == "source" else ""

@@ -77,10 +77,24 @@ def listed_images(images: Images) -> Listed:
         place=images.place, root=None, layout=None if images.is_table else NOWHERE, columns=dict.fromkeys(USUAL_NAMES),
         audit=images.columns if images.is_table else (), source=(), target=None, rules=Path(), accepted=None,
     )  # fmt: skip
+    if images.is_table:
+        check_columns(images)
     store, listed_rows = listed(listing)
     manifest = manifest_of(listed_rows, listing, store)
     given = read_labels(images, set(manifest["path"])) if images.labels is not None else None
     return Listed(store, manifest, given)
+
+
+def check_columns(images: Images) -> None:
+    """Nothing. ValueError in the words of the command where the table of images has no such column of groups."""
+    from tasks.core.listing import read_image_table
+
+    there = list(map(str, read_image_table(images.place).columns)) if images.columns else []
+    if absent := [name for name in images.columns if name not in there]:
+        raise ValueError(
+            f"--group-columns {', '.join(absent)}: {images.place} has no such column; it has {', '.join(there)}; name columns "
+            "of this table, or add them to it"
+        )
 
 
 def new_images(images: Images, named: Listed, bundle: Path, out: Path, machine: tuple[str, int]) -> "NewImages":

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 # Everything heavier is imported by the command that needs it: `acclimate --help` answers at once.
 
+NO_THRESHOLD = (
+    "ask_a_person is yes for every image: the model has no confidence threshold, because no confidence was shown to be "
+    "accurate enough on held-out labels"
+)
+
 
 def predict(
     images: Places,
@@ -54,6 +59,8 @@ def predictions(
 
     images = named_images(places)
     classifier = load_classifier(bundle, use_machine(device, n_threads))
+    if classifier.description.get("ask_below") is None:
+        typer.echo(NO_THRESHOLD, err=True)
     with tqdm(total=len(images), desc="predict", unit="image", disable=is_quiet()) as bar:
         for table in predicted(classifier, images):
             yield table

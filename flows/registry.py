@@ -14,6 +14,7 @@ from flows.pins import KEPT, holds
 from flows.ranks import tag_realised_ranks
 from tasks.core.bundle import MANIFEST, candidate_id, check_bundle
 from tasks.core.files import read_json, whole_folder
+from tasks.core.promotions import read_promotions
 from tasks.core.runtime import acclimate_home
 from tasks.register_model import keep_lock, kept_lock, lineage_tags, open_registry, sync_registry
 
@@ -106,8 +107,13 @@ def move_alias(version: Version, alias: str) -> None:
         client.set_registered_model_alias(version.name, alias, version.number)
 
 
+def promotions_path() -> Path:
+    return acclimate_home() / "promotions.jsonl"
+
+
 def sync(bundle: Path, name: str) -> str:
     """One line on what was done: the bundle is registered and whole, and its lineage complete once its run has ended."""
+    before = challenger(name)
     told = sync_registry(bundle, name)
     mended = replace_damaged(bundle)
     note_lineage(bundle, name)
@@ -115,11 +121,31 @@ def sync(bundle: Path, name: str) -> str:
     with open_registry() as client:
         tag_realised_ranks(client, name, {version.number: version.folder for version in known})
     (version,) = (each for each in known if each.candidate == candidate_id(bundle))
-    if CHAMPION in version.aliases:
-        told = (
-            f"candidate {version.candidate[:12]} is registered as {name} version {version.number}; it is the {CHAMPION}"
-        )
+    if part_challenger(name, before):
+        is_now = CHAMPION in version.aliases
+        role = f"it is the {CHAMPION}" if is_now else f"it was {CHAMPION}, so it is no {CHALLENGER}"
+        told = f"candidate {version.candidate[:12]} is registered as {name} version {version.number}; {role}"
     return f"{told}; {mended}" if mended else told
+
+
+def challenger(name: str) -> Version | None:
+    return next((each for each in versions(name) if CHALLENGER in each.aliases), None)
+
+
+def part_challenger(name: str, before: Version | None = None) -> str | None:
+    """What was done: a version that is or was champion is no challenger; `before` is again, unless it was champion, too."""
+    champions = {each.candidate for each in versions(name) if CHAMPION in each.aliases}
+    with suppress(ValueError):  # a damaged log: the aliases alone count until it is mended
+        champions |= {event.candidate for event in read_promotions(promotions_path(), name)}
+    now = challenger(name)
+    if now is None or now.candidate not in champions:
+        return None
+    if before and before.candidate not in champions:
+        move_alias(before, CHALLENGER)
+    else:
+        with open_registry() as client:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    return f"{name} version {now.number} is or was {CHAMPION}, so it is no {CHALLENGER}"
 
 
 def replace_damaged(bundle: Path) -> str | None:

@@ -102,8 +102,8 @@ def list_versions() -> None:
 @registry.command()
 def show(which: Which) -> None:
     """Shows all that is recorded of one version: tags, votes, and when it was champion."""
-    from flows.registry import find
-    from flows.review import promotions_path, reviews_folder
+    from flows.registry import find, promotions_path
+    from flows.review import reviews_folder
     from tasks.core.promotions import read_promotions
     from tasks.core.reviews import one_line, read_review
 
@@ -147,7 +147,7 @@ def diff(a: Which, b: Which) -> None:
 @registry.command()
 def history() -> None:
     """Shows every promotion and rollback, the oldest first."""
-    from flows.review import promotions_path
+    from flows.registry import promotions_path
     from tasks.core.promotions import read_promotions
 
     with plain_errors():
@@ -178,7 +178,7 @@ def at(
     date: Annotated[str, typer.Argument(help="2026-11-21 (its end), or 2026-11-21T14:30; UTC unless said.")],
 ) -> None:
     """Shows which version was champion at a moment; exit code 1 if none was."""
-    from flows.review import promotions_path
+    from flows.registry import promotions_path
     from tasks.core.promotions import champion_at, read_promotions
 
     with plain_errors():

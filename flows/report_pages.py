@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.registry import Version
+from flows.results import audit_paragraph
 from flows.review import REPORT, reviews_folder, subject_of
 from flows.review_cli import state_of
 from flows.review_form import FIELDS
@@ -92,6 +93,7 @@ def candidate_page(found: Candidate, *, has_form: bool, refusal: Refusal | None 
         title=f"Not accepted: {title}" if refusal else title,
         heading=title,
         c=found,
+        why=audit_paragraph(found.audit) if found.audit else "",
         state=state_of(found.review) if found.review else "damaged",
         has_form=has_form and found.is_open,
         refusal=refusal,

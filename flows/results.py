@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 REPORT = Path("data/audit/report.html")
 VALIDATION_PAGE = Path("data/validation.html")
 BUNDLE = Path("data/bundle")
+MAX_LINES, WIDTH = 4, 100
+DECIDES = {"fail": "broken", "inconclusive": "undecided"}
 FILES = {
     "metrics": Path("data/metrics.json"),
     "audit": Path("data/audit/verdict.json"),
@@ -51,6 +54,25 @@ def data_sentence(gate: dict[str, Any]) -> str:
     if not gate["blocked_by"]:
         return f"accepted; see {VALIDATION_PAGE}"
     return f"blocked: {'; '.join(gate['blocked_by'])}; see {VALIDATION_PAGE}; other results are of an earlier run"
+
+
+def audit_paragraph(audit: dict[str, Any]) -> str:
+    """Why the verdict is what it is, in four lines at most with "audit: VERDICT: " before it; the report says all.
+
+    It is told by the first of the required rules that make the verdict, and the others are named.
+    """
+    verdict, why = audit["verdict"], audit["reason"]
+    required = [rule for rule in audit.get("rules", []) if rule.get("required")]
+    named = [f"{rule['name']} ({rule['column'] or 'all images'})" for rule in required if rule["verdict"] == verdict]
+    if named and verdict in DECIDES:
+        first = next(rule for rule in required if rule["verdict"] == verdict)
+        also = f"; also {', '.join(named[1:])}" if named[1:] else ""
+        why = f"{len(named)} of {len(required)} required rules {DECIDES[verdict]}: {named[0]}: {first['reason']}{also}"
+    indent = " " * len(f"audit: {verdict}: ")
+    lines = textwrap.wrap(
+        why, WIDTH, initial_indent=indent, max_lines=MAX_LINES, placeholder=" …", break_on_hyphens=False
+    )
+    return " ".join(lines).strip()
 
 
 def decision_sentence(decision: dict[str, Any]) -> str:

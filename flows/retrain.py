@@ -34,7 +34,6 @@ from flows.worktree import (
     commit_given,
     commit_results,
     fetch_data,
-    git,
     inside,
     link_places,
     news,
@@ -42,6 +41,7 @@ from flows.worktree import (
     remove_tree,
     share_cache,
     take_labels,
+    uncommitted,
     use_data,
 )
 from tasks.core.bundle import MANIFEST, candidate_id
@@ -223,8 +223,7 @@ def model_name() -> str:
 
 def tell_of_changes(workspace: Path, tell: Callable[[str], None]) -> None:
     """Says what isn't committed and so doesn't take part, and what people gave, which does."""
-    lines = git("status", "--porcelain", "--untracked-files=no", at=workspace).splitlines()
-    names = [line.split(maxsplit=1)[-1] for line in lines]
+    names = uncommitted(workspace)
     given = [name for name in names if Path(name).is_relative_to(GIVEN)]
     if changed := [name for name in names if name not in given]:
         told = ", ".join(changed[:5])

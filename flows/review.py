@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.chosen_model import CHAMPION
 from flows.pins import holds, pin
-from flows.registry import Version, find, move_alias
+from flows.registry import Version, find, move_alias, part_challenger, promotions_path
 from flows.run_lock import run_lock
 from tasks.core.files import read_json
 from tasks.core.promotions import (
@@ -43,10 +43,6 @@ class Statement:
 
 def reviews_folder() -> Path:
     return acclimate_home() / "reviews"
-
-
-def promotions_path() -> Path:
-    return acclimate_home() / "promotions.jsonl"
 
 
 def subject_of(version: Version) -> Subject:
@@ -158,7 +154,7 @@ def former(events: list[Event], wanted: Version | None) -> Event:
 
 
 def settle(name: str, *, tell: Callable[[str], None]) -> list[str]:
-    """What was done to make alias and given files agree with the promotions log; nothing where they do."""
+    """What was done to make aliases and given files agree with the promotions log; nothing where they do."""
     with promotions_lock():
         done = [told] if (told := mend_promotions(promotions_path())) else []
         events = read_promotions(promotions_path(), name)
@@ -168,6 +164,8 @@ def settle(name: str, *, tell: Callable[[str], None]) -> list[str]:
         if CHAMPION not in version.aliases:
             move_alias(version, CHAMPION)
             done.append(f"{name} version {version.number} is the {CHAMPION}, as the promotions log says")
+        if told := part_challenger(name):
+            done.append(told)
     with run_lock(acclimate_home(), Path.cwd(), tell=tell):  # a run reads them
         candidate = read_promotions(promotions_path(), name)[-1].candidate
         if pin(find(name, candidate).checked_folder(), CHAMPION_FOLDER, ACCEPTED_PROFILE):

@@ -33,7 +33,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def person_of(said: str | None) -> str:
-    """Who decides. ValueError where neither it nor the login name is said."""
+    """Who decides. ValueError where neither it, the login name nor git's e-mail address is known."""
     from tasks.register_model import person
 
     name = person() if said is None else said
@@ -89,6 +89,7 @@ def state_of(found: "Review") -> str:
 def show(which: Which) -> None:
     """Shows what is to be decided, the report with its hash, and every vote with its reason and override."""
     from flows.registry import find
+    from flows.results import audit_paragraph
     from flows.review import REPORT, reviews_folder, subject_of
     from tasks.core.files import read_json
     from tasks.core.reviews import one_line, read_review
@@ -100,7 +101,7 @@ def show(which: Which) -> None:
         verdict = read_json(version.folder / "verdict.json", made_by="audit_bias")
         typer.echo(f"{version.name} version {version.number}, candidate {version.candidate}")
         typer.echo(f"review: {state_of(found)}")
-        typer.echo(f"audit: {verdict['verdict']}: {verdict['reason']}")
+        typer.echo(f"audit: {verdict['verdict']}: {audit_paragraph(verdict)}")
         typer.echo(f"adoption: {version.tags.get('decision', '')}, the model is {version.tags.get('adopted', '')}")
         if subject.concerns:
             typer.echo(f"an approval needs an override: {'; '.join(subject.concerns)}")

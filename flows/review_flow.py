@@ -17,6 +17,7 @@ from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.registry import Version, find
+from flows.results import audit_paragraph
 from flows.review import decide, reviews_folder, subject_of
 from flows.review_cli import review_rules, state_of
 from tasks.core.files import read_json, write_json
@@ -88,7 +89,7 @@ def description(version: Version, found: Review, fates: list[str]) -> str:
         f"**{version.name} version {version.number}**, candidate {version.candidate[:12]}, audit {verdict['verdict']}",
         *([f"An approval needs an override: {'; '.join(subject.concerns)}"] if subject.concerns else []),
         f"Report: {version.folder / 'report.html'}",
-        f"Why {verdict['verdict']}: {verdict['reason']}",
+        f"Why {verdict['verdict']}: {audit_paragraph(verdict)}",
         f"Started by: {subject.started_by or 'not recorded'}. Review: {state_of(found)}",
         f"Report's sha256 {subject.report_sha256}",
     ]

@@ -238,9 +238,12 @@ def measure(out: Path, manifest: "pd.DataFrame", store: "Store") -> None:
 
 
 def tell(validation: dict[str, Any], out: Path) -> None:
-    """Prints the verdict, the rules that fail and where the page is."""
-    from tasks.core.validation import limit_words
+    """Prints the verdict, what fails and where the page is."""
+    from tasks.core.validation import blocking, limit_words
 
+    for sentence in validation["blocked_by"]:
+        if sentence not in blocking(validation["rules"]):
+            say(f"block: {sentence}")
     for found in validation["rules"]:
         if found["n_failed"]:
             first = (found.get("images") or found["cells"])[0]

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.variant import change_params
-from flows.worktree import PARAMS, clear_tree, git, inside
+from flows.worktree import PARAMS, clear_tree, git, inside, uncommitted
 from tasks.params import read_params
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def is_among(value: Any, others: list[Any]) -> bool:
 
 def tell_of_uncommitted(commit: str, tell: Callable[[str], None]) -> None:
     """Says what people changed, labels too, and no variant sees."""
-    lines = git("status", "--porcelain", "--untracked-files=no").splitlines()
-    if names := [line.split(maxsplit=1)[-1] for line in lines]:
+    if names := uncommitted(Path.cwd()):
         more = f" and {len(names) - N_SHOWN} more" if len(names) > N_SHOWN else ""
         tell(
             f"{', '.join(names[:N_SHOWN])}{more}: changed here and not committed; every variant runs commit {commit[:12]}, "

@@ -35,6 +35,13 @@ def git(*arguments: str, at: Path | None = None) -> str:
     return done.stdout.strip()
 
 
+def uncommitted(workspace: Path) -> list[str]:
+    """Known files whose bytes aren't those of the last commit, as seen from the workspace, wherever in the repository it lies."""
+    top = git("rev-parse", "--show-prefix", at=workspace)  # git names them as seen from its top folder
+    names = git("diff", "HEAD", "--name-only", "--no-renames", "-z", at=workspace).split("\0")
+    return [os.path.relpath(name, top or os.curdir) for name in names if name]
+
+
 def add_tree(workspace: Path, tree: Path, commit: str = "HEAD") -> tuple[str, Path]:
     """The commit, that of the workspace's branch unless told, and the project's folder in a new checkout of it."""
     try:

@@ -26,7 +26,7 @@ from tasks.core.adaptation.frozen import FrozenSettings
 from tasks.core.adaptation.label_shift import LabelShift
 from tasks.core.adaptation.refusals import Limits, why_idle, why_not
 from tasks.core.batches import ImageList
-from tasks.core.champion import CHAMPION_PATH, champion_probabilities
+from tasks.core.champion import CHAMPION_PATH, champion_description, champion_probabilities
 from tasks.core.features import read_features
 from tasks.core.files import file_sha256, read_json, text_sha256, whole_folder, write_json, write_table
 from tasks.core.images import ImageFiles
@@ -84,12 +84,12 @@ def main() -> None:
         sys.exit(parallel.launch(own.machine.n_processes, "tasks.finetune_model"))
     device = parallel.join(use_machine(params.runtime.device, params.runtime.n_threads))
     manifest = read_valid_manifest(Path("data/manifest_valid.csv"), Path("data/gate.json"))
+    champion_description(CHAMPION_PATH, classes_of(manifest))  # one that can't be compared is refused at once
     chosen = read_json(Path("data/selection.json"), made_by="select_model")["chosen"]
     candidate = next(c for c in read_zoo(Path(params.zoo.folder), params.zoo.candidates) if c.name == chosen)
     features_path = Path("data/features") / chosen
     with resume_folder(resume_key(params, candidate.sha256, features_path)) as folder:
-        side_px = params.zoo.image_px or candidate.native_px
-        root = Path(params.build_manifest.root)
+        root, side_px = Path(params.build_manifest.root), params.zoo.image_px or candidate.native_px
         shop = Workshop(
             seed=params.seed,
             settings=fit_settings(params, device),
@@ -261,8 +261,8 @@ def choices(shop: Workshop, runs: Runs, outcomes: Outcomes, params: Params) -> d
 def write_results(
     shop: Workshop, runs: Runs, outcomes: Outcomes, decision: dict[str, Any], sweep: LrRange | None
 ) -> None:
-    kept = [name for name in (SOURCE_ONLY, FINETUNED, *outcomes) if name in runs and not name.startswith("plan_")]
-    kept = list(dict.fromkeys(kept))
+    names = dict.fromkeys((SOURCE_ONLY, FINETUNED, *outcomes))
+    kept = [name for name in names if name in runs and not name.startswith("plan_")]
     temperature = {
         name: found["temperature"]["value"] if (found := decision["calibration"].get(name)) else 1.0 for name in kept
     }
@@ -280,8 +280,7 @@ def write_results(
     }
     sample, said = Sample.of(shop), {name: outcomes[name].held_out_NC for name in kept}
     machine: Any = {"batch_size": shop.settings.batch_size, "device": shop.settings.device}
-    champion = champion_probabilities(CHAMPION_PATH, sample.held_out, shop.classes, **machine)
-    if champion is not None:
+    if (champion := champion_probabilities(CHAMPION_PATH, sample.held_out, shop.classes, **machine)) is not None:
         said[CHAMPION] = champion
     held_out = held_out_table(said, sample, shop.classes)
     with whole_folder(Path("data/model")) as folder:

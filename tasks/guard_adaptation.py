@@ -48,6 +48,9 @@ def main() -> None:
     lists = Lists.of(rows, answers, n=params.guard_adaptation.n_to_label, seed=params.seed)
     adoption = judged(rows, guess, pd.concat([drawn, lists.answered]), lists, decision, params)
     asked = lists.waiting[TO_LABEL_COLUMNS]
+    if void := void_answers(pair):
+        adoption["guard"]["void_answers"] = void
+        print(void)  # noqa: T201  news
     write_json(Path("data/adoption.json"), decision | adoption)
     write_table(Path("data/to_label.csv"), asked)
     write_sheet(Path("data/to_label.png"), asked, params)
@@ -61,6 +64,19 @@ def pair_of(held_out: pd.DataFrame, method: str) -> str:
     """Names the two models by what they say: labels asked for one pair are no fair draw for another."""
     guesses = [of_model(held_out, name)[["image_id", "y_pred"]].to_csv(index=False) for name in (SOURCE_ONLY, method)]
     return text_sha256("\n".join(guesses))[:ASKED_OF_LENGTH]
+
+
+def void_answers(pair: str) -> str:
+    """A sentence on answers that were given for other models than this pair; "" where there are none."""
+    given = asked_labels(read_labels(Path("data/given/labels.csv")))
+    n = int((given["asked_of"] != pair).sum())
+    if not n:
+        return ""
+    return (
+        f"{n} answer(s) in data/given/labels.csv don't count: they were asked of two models that said other things than these, "
+        "and are no fair draw of what these differ on; answer data/to_label.csv as it is now, or take back what was changed "
+        "since they were asked"
+    )
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def open_registry() -> Iterator[Any]:
 
 
 def person() -> str:
-    """Who is at work here: the login name, else git's e-mail address, else "unknown". Said, not proven."""
-    return os.environ.get("USER") or _git("config", "user.email") or "unknown"
+    """Who is at work here: the login name ($USER, $LOGNAME), else git's e-mail address, else "unknown". Said, not proven."""
+    return os.environ.get("USER") or os.environ.get("LOGNAME") or _git("config", "user.email") or "unknown"
 
 
 def kept_lock(candidate: str) -> Path:

@@ -30,6 +30,7 @@ from tasks.core.validation import (
     counts,
     image_finding,
     label_sets,
+    problems_of_the_test,
     rejected_rows,
     status_of,
     structure_problems,
@@ -93,7 +94,10 @@ def checked_set(
         rows, accepted, len(rejected), classes_of(rows), accepted_profile, profile_of(accepted), book.confidence
     )
     findings += set_findings(whole, book.rules)
-    blocked_by = blocking(findings) + (structure_problems(accepted) if split else [])
+    blocked_by = blocking(findings)
+    if (rows["domain"] == "target").any():  # else it is a set without roles
+        n_to_label = book.rules.group_coverage.min
+        blocked_by += (structure_problems if split else problems_of_the_test)(accepted, n_to_label=n_to_label)
     reason = "unlabelled image of a group that is held out for validation or test"
     return CheckedSet(
         validation=summary(whole, findings, blocked_by) | {"n_rejected": len(rejected), "n_set_aside": len(set_aside)},

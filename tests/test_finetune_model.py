@@ -18,6 +18,7 @@ from tasks import extract_features, finetune_model, synthesise_images
 from tasks.augment_images import resolve_policy
 from tasks.core import checkpoints, outcomes, workshop
 from tasks.core.batches import View
+from tasks.core.bundle import write_bundle
 from tasks.core.files import file_sha256, read_json, read_table, write_json, write_table
 from tasks.core.model import SmallResNet, save_weights
 from tasks.params import read_params
@@ -214,6 +215,17 @@ def test_everything_is_written_and_nothing_hidden_is_needed(params: dict[str, An
     assert not any(Path("home/state/finetune_model").glob("*/"))  # nothing is left to resume
 
 
+def test_a_champion_of_other_classes_is_refused_before_anything_is_trained(params: dict[str, Any], go: Go) -> None:
+    go(without_methods(params))
+    write_json(Path("model.json"), {"classes": ["a", "z"]})
+    write_bundle(Path("data/given/champion"), {"model.json": Path("model.json")}, {"name": "x"})
+    with pytest.raises(
+        ValueError, match=r"knows the classes a, z, the data has a, b, c: they can't be compared; empty the"
+    ):
+        finetune_model.main()
+    assert not Path("home/state/finetune_model").exists(), "nothing was begun"
+
+
 def test_the_files_are_strict_json(params: dict[str, Any], go: Go) -> None:
     go(without_methods(params))
     finetune_model.main()
@@ -301,7 +313,8 @@ def test_from_labels_of_one_class_no_plan_learns(params: dict[str, Any], go: Go)
 def test_networks_are_asked_once_and_mixed_images_are_for_rivals(
     params: dict[str, Any], go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seven networks say something of two sets of images; four of them are rivals, with two kinds of mixed images."""
+    """Seven networks say something of two sets of images, and the five with BatchNorm statistics of their own (three plans,
+    scratch, mcc) once more of the source in the source's; four of them are rivals, with two kinds of mixed images."""
     n_calls = {"probabilities": 0, "mixval": 0}
 
     def counted(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
@@ -315,7 +328,7 @@ def test_networks_are_asked_once_and_mixed_images_are_for_rivals(
         monkeypatch.setattr(outcomes, name, counted(name, getattr(outcomes, name)))
     go(params)
     finetune_model.main()
-    assert n_calls == {"probabilities": 7 * 2, "mixval": 4 * 2}
+    assert n_calls == {"probabilities": 7 * 2 + 5, "mixval": 4 * 2}
     for entry in decision()["method"]["candidates"]:
         assert entry["scores"]["mixval_intra"] is not None
 

@@ -195,11 +195,29 @@ def test_a_label_that_is_no_class_is_right_for_nobody(start: Start) -> None:
 )
 def test_other_labels_do_not_count(start: Start, labels: Labels, of: str | None) -> None:
     start(wins(5))
+    before = run()
     run()
-    before = ADOPTION.read_bytes()
     answer(labels, of)
+    found = run()
+    found["guard"].pop("void_answers", None)  # told, and weighed by nothing
+    assert found == before
+
+
+def test_answers_to_other_models_are_told(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of three answers; of those one was taken back. With the present pair's alone no word is lost."""
+    start(wins(5))
     run()
-    assert ADOPTION.read_bytes() == before
+    answer({"h0.png": "b"})
+    assert "void_answers" not in run()["guard"]
+    answer({"h1.png": "b", "h2.png": "b"}, "0123456789abcdef")
+    capsys.readouterr()
+    told = run()["guard"]["void_answers"]
+    assert told.startswith(
+        "2 answer(s) in data/given/labels.csv don't count: they were asked of two models that said other"
+    )
+    assert told in capsys.readouterr().out.splitlines()
+    answer({"h1.png": ""}, "0123456789abcdef")
+    assert run()["guard"]["void_answers"].startswith("1 answer(s)")
 
 
 def test_a_label_taken_back_does_not_count_and_its_image_is_asked_for_again(start: Start) -> None:

@@ -448,6 +448,34 @@ def test_copies_that_are_not_dropped_stay_on_one_side(params: dict[str, Any], go
     assert set(split) == {"train", "val", "test"}
 
 
+def test_of_copies_the_labelled_one_is_kept_though_its_path_sorts_last(params: dict[str, Any], go_with: Go) -> None:
+    go_with(params)
+    rows = clean_rows()
+    save("0_incoming.png", pixels("pen/000.png"))
+    save("ink/zz.png", pixels("ink/000.png"))
+    run([*rows, ("0_incoming.png", "", "pen", "", ""), ("ink/zz.png", "a", "ink", "", "")])
+    rejected = read_table(Path("data/rejected.csv"), made_by="validate_data").set_index("path")["reasons"]
+    assert rejected.to_dict() == {
+        "0_incoming.png": "unique_pixels (the same pixels as pen/000.png)",
+        "ink/zz.png": "unique_pixels (the same pixels as ink/000.png)",
+    }
+
+
+def test_a_target_without_labels_blocks_and_says_how_many_to_label(params: dict[str, Any], go_with: Go) -> None:
+    """All parameters but the labels are as shipped: 10 per class are asked for, and of 10 the test gets .4 x 10 = 4."""
+    params["validate_data"]["n_guard_labels"] = 0
+    go_with(params)
+    bare = [(path, "" if domain == "pen" else label, domain, "", "") for path, label, domain, *_ in clean_rows(30, 60)]
+    assert run(bare)["blocked_by"] == [
+        "no labelled target image is left for the test; label at least 10 of each class (in several groups, if you name "
+        "groups), or mend the split column"
+    ]
+    labelled = [(path, "abc"[int(path[4:7]) % 3] if int(path[4:7]) < 30 else "", *rest) for path, _, *rest in bare]
+    validation = run(labelled)
+    assert validation["blocked_by"] == []
+    assert validation["n_target_labels"]["test"] == 3 * 4
+
+
 def test_a_photo_with_an_embedded_preview_is_one_frame(params: dict[str, Any], go_with: Go) -> None:
     """Phones write JPEGs with a second picture inside (MPO): no animation."""
     go_with(params)

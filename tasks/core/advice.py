@@ -64,7 +64,7 @@ LIMITS = {
 POLICIES = {
     "keep": "kept",
     "drop": "rejected",
-    "keep_one": "rejected (the first copy stays)",
+    "keep_one": "rejected (one copy stays)",
 }
 
 ADVICE = {
@@ -84,7 +84,7 @@ ADVICE = {
     "contrast": "Look at the thumbnails: take out blank or fogged images.",
     "sharpness": "Look at the thumbnails: take out images that a person could not label; keep blur that will come in use, too.",
     "entropy": "Look at the thumbnails: take out images that are one flat tone.",
-    "unique_pixels": "Remove the copies at their source; until then the first path is taken under the policy keep_one.",
+    "unique_pixels": "Remove the copies at their source; until then keep_one takes a labelled one, else the first path.",
     "unique_pictures": (
         "Look whether they really are one picture: if so remove the copies, if not set "
         "validate_data.rules.unique_pictures.max_bits lower."

@@ -4,6 +4,7 @@ Axes: N images, C classes.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,20 @@ from tasks.core.trained import calibrated_probabilities, load_network, shown_to
 CHAMPION_PATH = Path("data/given/champion")
 
 
+def champion_description(folder: Path, classes: list[str]) -> dict[str, Any] | None:
+    """Its model.json; None where none is pinned. ValueError where its bytes were changed or it knows other classes."""
+    if not (folder / MANIFEST).exists():
+        return None
+    check_bundle(folder)
+    description: dict[str, Any] = read_json(folder / "model.json", made_by="register_model")
+    if description["classes"] != classes:
+        raise ValueError(
+            f"the champion in {folder} knows the classes {', '.join(description['classes'])}, the data has "
+            f"{', '.join(classes)}: they can't be compared; empty the folder to go on without a champion"
+        )
+    return description
+
+
 def champion_probabilities(
     folder: Path, images: ImageList, classes: list[str], *, batch_size: int, device: str
 ) -> np.ndarray | None:
@@ -22,15 +37,9 @@ def champion_probabilities(
 
     ValueError where its bytes were changed or it knows other classes.
     """
-    if not (folder / MANIFEST).exists():
+    description = champion_description(folder, classes)
+    if description is None:
         return None
-    check_bundle(folder)
-    description = read_json(folder / "model.json", made_by="register_model")
-    if description["classes"] != classes:
-        raise ValueError(
-            f"the champion in {folder} knows the classes {', '.join(description['classes'])}, the data has "
-            f"{', '.join(classes)}: they can't be compared; empty the folder to go on without a champion"
-        )
     model = load_network(folder / WEIGHTS, description, device)
     temperature = description.get("temperature", 1.0)
     seen = shown_to(images, description)

@@ -37,19 +37,22 @@ def checked_columns(manifest: pd.DataFrame, facts: pd.DataFrame, max_bits: int) 
 
 
 def _with_copies(rows: pd.DataFrame, max_bits: int) -> pd.DataFrame:
-    """Adds `pixels` and `picture` (a number per set of copies, NaN = alone) and what is counted over them."""
+    """Adds `pixels` and `picture` (a number per set of copies, NaN = alone) and what is counted over them.
+
+    The copy that is none (`is_copy`, `is_near_copy`) is the first that carries a label, else the first: no label gets lost.
+    """
     known = rows["pixel_hash"].fillna("") != ""
     pixels = rows["pixel_hash"].where(known)
     number = pd.Series(clusters(len(rows), near_pairs(list(rows["perceptual_hash"].fillna("")), max_bits)[:, :2]))
     rows["pixels"] = pixels.where(pixels.duplicated(keep=False))
-    rows["is_copy"] = rows["pixels"].notna() & pixels.duplicated()
+    rows["is_copy"] = rows["pixels"].notna() & _repeats(pixels, rows["label"])
     rows["has_copy"] = rows["pixels"].notna()
     # several pictures: not just one picture whose very pixels come again
     several = pixels.groupby(number).transform("nunique") > 1
     rows["picture"] = number.where((number >= 0) & several)
     rows["has_near_copy"] = rows["picture"].notna()
     # the same pixels are one member: its further copies are told by unique_pixels
-    rows["is_near_copy"] = rows["has_near_copy"] & ~rows["is_copy"] & rows["picture"].duplicated()
+    rows["is_near_copy"] = rows["has_near_copy"] & ~rows["is_copy"] & _repeats(rows["picture"], rows["label"])
     labelled = rows["label"].where(rows["label"] != "")
     given = rows["split"].where(rows["split"] != "").replace("unlabelled", "train")  # both are learnt from
     side = rows["domain"] + "\x1f" + given
@@ -60,6 +63,11 @@ def _with_copies(rows: pd.DataFrame, max_bits: int) -> pd.DataFrame:
         rows[f"n_domains_of_{name}"] = rows["origin"].groupby(rows[name]).transform("nunique")
     rows["n_splits_of_group"] = given.groupby([rows["domain"], rows["group_id"]]).transform("nunique")
     return rows
+
+
+def _repeats(keys: pd.Series, labels: pd.Series) -> pd.Series:
+    """Whether an image comes after another of its key: those with a label first, then in the order of the rows."""
+    return keys.loc[(labels == "").sort_values(kind="stable").index].duplicated().reindex(keys.index)
 
 
 def _with_labels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,11 +100,11 @@ def reasons(rule: str, rows: pd.DataFrame, failed: pd.DataFrame) -> list[str]:
 
 
 def _sets(rows: pd.DataFrame, name: str, columns: list[str]) -> dict[Any, list[dict[Any, Any]]]:
-    """The members of each set, in the order of the rows."""
+    """The members of each set: those with a label first, then in the order of the rows. So one that is kept comes first."""
     sets: dict[Any, list[dict[Any, Any]]] = {}
     for key, member in zip(rows[name], rows[columns].to_dict("records"), strict=True):
         sets.setdefault(key, []).append(member)
-    return sets
+    return {key: sorted(members, key=lambda member: member["label"] == "") for key, members in sets.items()}
 
 
 def _copies(rows: pd.DataFrame, failed: pd.DataFrame, of: tuple[str, str]) -> list[str]:

@@ -17,7 +17,7 @@ class Cost:
     device: str
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s and {self.memory_gib:.2f} GiB for {self.n_rows} images on {self.device}"
+        return f"{self.seconds:.1f} s and {self.memory_gib:.2f} GiB for {self.n_rows} images and augmented views on {self.device}"
 
 
 def write_cost(candidate: str, cost: Cost) -> None:

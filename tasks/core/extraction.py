@@ -116,7 +116,7 @@ def _pass(backbone: nn.Module, sight: Sight, out: RowFile, cache: FeaturesCache,
     n_known = len(sight) - len(missing)
     device = next(backbone.parameters()).device
     is_tried = bool(n_known)  # rows are known of networks that passed
-    with tqdm(total=len(missing), desc=name, unit="image", disable=is_quiet()) as bar, torch.inference_mode():
+    with tqdm(total=len(missing), desc=name, unit="row", disable=is_quiet()) as bar, torch.inference_mode():
         for rows, x_NCHW in _decoded(sight, missing, batch_size):
             filled = _filled(x_NCHW, batch_size).to(device)
             features = backbone(filled)

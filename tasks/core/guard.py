@@ -60,8 +60,8 @@ class Evidence:
 class GuardSettings:
     """How sure an adoption must be, one-sided and over all rounds of labelling, and what happens without labels.
 
-    With 20 labels on disagreements, .9 and .6 (with gates) adopted models of which 1.0 % (0.6 to 1.7) were worse than
-    source-only by more than a point, and kept 61 % (50 to 71) of a perfect gate's gain; .95 and .95 .4 and 38 %, the point
+    With 20 labels on disagreements, .9 and .6 (with gates) adopted models of which 1.1 % (.6 to 1.8) were worse than
+    source-only by more than a point, and kept 61 % (50 to 72) of a perfect gate's gain; .95 and .95 .4 and 38 %, the point
     estimate 9 and 87 % (benchmarks/guard_simulation.py, models chosen by label-free ranks, 2,000 draws of labels).
     """
 

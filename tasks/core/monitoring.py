@@ -17,10 +17,12 @@ from tasks.core.drift import PROPERTIES, cliffs_delta
 from tasks.core.files import read_json
 from tasks.core.intervals import Interval, newcombe, wilson
 from tasks.core.predictions import right
-from tasks.core.reference import Reference, sample_of, told_apart
+from tasks.core.reference import MIN_LABELS, UNLABELLED, Reference, sample_of, told_apart
 
 PAST, WITHIN, OPEN, NOT_MEASURED = "past", "within", "open", "not measured"
 CLEAR, FEW = "clear", "few"
+MIN_REFERENCE = 2  # images that others can be told apart from
+NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 SEED = 0  # of the draws: the same images give the same figures
 WORDS = {
     PAST: "past its limit",
@@ -81,6 +83,7 @@ def findings(new: NewImages, champion: Champion, limits: Limits) -> dict[str, An
         thresholds = _thresholds(champion.reference)
         found["estimate"] = _estimate(seen, champion, thresholds, limits, found["checks"])
         found["groups"] = _groups(seen, new.columns, champion, thresholds, limits)
+    found["notes"] += untold(found["checks"])
     return found | {"status": status_of(found["checks"], found["estimate"] is None and len(seen) < limits.min_images)}
 
 
@@ -99,15 +102,27 @@ def status_of(checks: list[dict[str, Any]], is_few: bool) -> str:
     return FEW if is_few else CLEAR
 
 
-def check(what: str, seen: Interval, limit: float, *, is_two_sided: bool = False) -> dict[str, Any]:
-    """One measure against its limit: past where the whole interval lies beyond, within where it lies inside, else open."""
-    if not all(map(math.isfinite, (seen.value, seen.low, seen.high))):
+def check(
+    what: str, seen: Interval, limit: float, *, is_two_sided: bool = False, open_because: str = ""
+) -> dict[str, Any]:
+    """One measure against its limit: past where the whole interval lies beyond, within where it lies inside, else open.
+
+    It is open, too, where a sentence says why it can't be told; the sentence is the row's reason.
+    """
+    if open_because:
+        status = OPEN
+    elif not all(map(math.isfinite, (seen.value, seen.low, seen.high))):
         status = NOT_MEASURED
     elif seen.low > limit or (is_two_sided and seen.high < -limit):
         status = PAST
     else:
         status = WITHIN if seen.high <= limit and (not is_two_sided or seen.low >= -limit) else OPEN
-    return {"what": what, "status": status, "limit": limit, **asdict(seen)}
+    return {"what": what, "status": status, "limit": limit, **asdict(seen), "reason": open_because}
+
+
+def untold(checks: list[dict[str, Any]]) -> list[str]:
+    """A sentence for every check that can't be told."""
+    return [f"Can't be told: {one['what']}: {one['reason']}." for one in checks if one["reason"]]
 
 
 def _property_checks(seen: pd.DataFrame, profile: Mapping[str, Any], limits: Limits) -> list[dict[str, Any]]:
@@ -126,7 +141,10 @@ def _property_checks(seen: pd.DataFrame, profile: Mapping[str, Any], limits: Lim
 
 
 def _embedding_checks(new: NewImages, reference: Reference | None, limits: Limits) -> list[dict[str, Any]]:
-    """Told apart from the target is judged; from the source it is only told: that far the domains lay apart before."""
+    """Told apart from the target is judged; from the source it is only told: that far the domains lay apart before.
+
+    Cross-validation needs two reference images. Of few the interval is wide, and not too narrow: see docs/LOG.md.
+    """
     if reference is None:
         return []
     drawn = sample_of(list(new.seen["image_id"]))
@@ -135,9 +153,12 @@ def _embedding_checks(new: NewImages, reference: Reference | None, limits: Limit
         ("target", reference.target, limits.embedding_shift),
         ("source", reference.source, 1.0),
     ):
-        if len(seen.features_ND) >= limits.min_images:
+        n, apart, why = len(seen.features_ND), NOTHING, ""
+        if n < MIN_REFERENCE:
+            why = f"the bundle's reference holds {n} {name} image(s), and {MIN_REFERENCE} are needed"
+        else:
             apart = told_apart(seen.features_ND, new.features_ND[drawn], limits.confidence)
-            found.append(check(f"told apart from held-out {name} images", apart, limit))
+        found.append(check(f"told apart from held-out {name} images", apart, limit, open_because=why))
     return found
 
 
@@ -148,9 +169,11 @@ def _asked(
     if champion.ask_below is None:
         return None
     now = _below(seen["confidence"].to_numpy(float), champion.ask_below, limits.confidence)
-    if champion.reference is not None and len(champion.reference.target.confidence_N) >= limits.min_images:
-        before = _below(champion.reference.target.confidence_N, champion.ask_below, limits.confidence)
-        checks.append(check("rise of images for a person", newcombe(now, before), limits.asked_rise))
+    if champion.reference is not None:
+        before_R = champion.reference.target.confidence_N
+        rise = newcombe(now, _below(before_R, champion.ask_below, limits.confidence))
+        why = "" if len(before_R) else "the bundle's reference holds no target images"
+        checks.append(check("rise of images for a person", rise, limits.asked_rise, open_because=why))
     return {"ask_below": champion.ask_below, **asdict(now)}
 
 
@@ -164,12 +187,22 @@ def _thresholds(reference: Reference | None) -> Thresholds | None:
 def _estimate(
     seen: pd.DataFrame, champion: Champion, thresholds: Thresholds | None, limits: Limits, checks: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """The estimated accuracy beside the held-out one; the drop between them is added to the checks."""
+    """The estimated accuracy beside the held-out one; the drop between them is added to the checks.
+
+    Where the held-out one is the source's, the drop compares two domains: it lay there on the first day, and is no alarm.
+    """
     if thresholds is None or champion.reference is None:
         return None
     now = estimated(thresholds, seen["confidence"].to_numpy(float), confidence=limits.confidence, seed=SEED)
-    checks.append(check("drop of the estimated accuracy", now.drop, limits.accuracy_drop))
-    held_out = {"on": champion.reference.labelled()[0], "n": thresholds.n, "accuracy": thresholds.accuracy}
+    name, why = champion.reference.labelled()[0], ""
+    if name == "source":
+        n_labels = int((champion.reference.target.right_N != UNLABELLED).sum())
+        why = (
+            f"{n_labels} held-out target images have a label and {MIN_LABELS} are needed, so the drop is one from the source's "
+            "accuracy to the target's"
+        )
+    checks.append(check("drop of the estimated accuracy", now.drop, limits.accuracy_drop, open_because=why))
+    held_out = {"on": name, "n": thresholds.n, "accuracy": thresholds.accuracy}
     return {**asdict(now.accuracy), "held_out": held_out}
 
 

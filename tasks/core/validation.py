@@ -45,8 +45,8 @@ def counts(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(cells.columns, values, strict=True)) for values in cells.itertuples(index=False)]
 
 
-def structure_problems(rows: pd.DataFrame) -> list[str]:
-    """Sentences that always block: what no later stage could do without."""
+def structure_problems(rows: pd.DataFrame, *, n_to_label: int) -> list[str]:
+    """Sentences that always block: what no later stage could do without. The splits are drawn."""
     source, target = rows[rows["domain"] == "source"], rows[rows["domain"] == "target"]
     n_classes = source.loc[(source["split"] == "train") & (source["label"] != ""), "label"].nunique()
     problems = []
@@ -54,11 +54,21 @@ def structure_problems(rows: pd.DataFrame) -> list[str]:
         problems.append(f"the source holds {n_classes} class(es) to train on, at least 2 are needed")
     if not (source["split"] == "val").any():
         problems.append("no source image is left for validation; set validate_data.splits.source_val_share higher")
-    if not (target["split"] == "test").any():
-        problems.append("no labelled target image is left for the test; label some, or mend the split column")
+    problems += problems_of_the_test(rows, n_to_label=n_to_label)
     if not target["split"].isin(("train", "unlabelled")).any():
         problems.append("no target image is left to learn from; mend the split column or the shares")
     return problems
+
+
+def problems_of_the_test(rows: pd.DataFrame, *, n_to_label: int) -> list[str]:
+    """The sentence that blocks where no target label is in the test, or could be drawn for it (no split is given)."""
+    may_be_tested = (rows["domain"] == "target") & (rows["label"] != "") & rows["split"].isin(("test", ""))
+    if may_be_tested.any():
+        return []
+    return [
+        f"no labelled target image is left for the test; label at least {n_to_label} of each class (in several groups, if "
+        "you name groups), or mend the split column"
+    ]
 
 
 def blocking(findings: list[dict[str, Any]]) -> list[str]:

@@ -28,7 +28,7 @@ class ImageRule(Rule):
 
 
 class CopyRule(Rule):
-    """keep_one: the first of the copies stays, the others are rejected; drop: none stays."""
+    """keep_one: of the copies a labelled one stays, else the first, the others are rejected; drop: none stays."""
 
     policy: Literal["keep", "keep_one", "drop"]
 

@@ -142,6 +142,27 @@ def test_the_first_of_equal_pixels_is_no_copy() -> None:
     assert column(rows, "pixels") == ["x", None, "x", None, None, "x"]
 
 
+def test_a_labelled_copy_is_kept_before_an_unlabelled_one_and_then_the_first() -> None:
+    """Two sets: in x the second and third carry a label, in y none does. A copy in the other domain counts, too."""
+    x, y = {"pixel_hash": "x"}, {"pixel_hash": "y"}
+    rows = checked({**x, "domain": "target"}, y, {**x, "label": "a"}, {**x, "label": "a", "domain": "target"}, y)
+    assert column(rows, "is_copy") == [True, False, False, True, True]
+    assert reasons("unique_pixels", rows, rows[rows["is_copy"]]) == [
+        "the same pixels as 2.png and 1 more",
+        "the same pixels as 2.png and 1 more",
+        "the same pixels as 1.png",
+    ]
+    assert [member["path"] for member in duplicate_groups(rows)[0]["members"]] == ["2.png", "3.png", "0.png"]
+
+
+def test_of_near_pictures_a_labelled_one_is_kept_too() -> None:
+    """i0 repeats the pixels of i2, which is kept; i1 only looks like it."""
+    copy = {"pixel_hash": "x", "perceptual_hash": NEAR}
+    rows = checked(copy, {"perceptual_hash": "0" * 64}, {**copy, "label": "a"}, {"perceptual_hash": FAR})
+    assert column(rows, "is_copy") == [True, False, False, False]
+    assert column(rows, "is_near_copy") == [False, True, False, False]
+
+
 def test_the_same_pixels_alone_are_no_near_picture() -> None:
     copy = {"pixel_hash": "x", "perceptual_hash": NEAR}
     rows = checked(copy, copy, {})

@@ -17,7 +17,7 @@ def test_a_cost_is_found_again_by_the_candidates_name(home: Path) -> None:
     cost = Cost(n_rows=931, seconds=12.34, memory_gib=0.815, device="cpu")
     write_cost("imagenet", cost)
     assert read_cost("imagenet") == cost
-    assert str(cost) == "12.3 s and 0.81 GiB for 931 images on cpu"
+    assert str(cost) == "12.3 s and 0.81 GiB for 931 images and augmented views on cpu"
     assert [path.name for path in home.iterdir()] == ["costs"]
 
 

@@ -14,6 +14,7 @@ from tasks.core.validation import (
     image_finding,
     label_sets,
     limit_words,
+    problems_of_the_test,
     rejected_rows,
     status_of,
     structure_problems,
@@ -158,12 +159,15 @@ ENOUGH = {"source_train_a": 5, "source_train_b": 5, "source_val_a": 1, "target_t
 
 @pytest.mark.parametrize("change", [{}, {"target_unlabelled_": 0, "target_train_a": 1}, {"source_train_c": 1}])
 def test_enough_is_no_problem(change: dict[str, int]) -> None:
-    assert structure_problems(rows_of(**{**ENOUGH, **change})) == []
+    assert structure_problems(rows_of(**{**ENOUGH, **change}), n_to_label=7) == []
 
 
 NO_CLASSES = "the source holds {n} class(es) to train on, at least 2 are needed"
 NO_VAL = "no source image is left for validation; set validate_data.splits.source_val_share higher"
-NO_TEST = "no labelled target image is left for the test; label some, or mend the split column"
+NO_TEST = (
+    "no labelled target image is left for the test; label at least 7 of each class (in several groups, if you name "
+    "groups), or mend the split column"
+)
 NO_LEARNING = "no target image is left to learn from; mend the split column or the shares"
 
 
@@ -181,7 +185,23 @@ NO_LEARNING = "no target image is left to learn from; mend the split column or t
     ],
 )
 def test_what_no_stage_could_do_without_is_told_at_once(change: dict[str, int], sentences: list[str]) -> None:
-    assert structure_problems(rows_of(**{**ENOUGH, **change})) == sentences
+    assert structure_problems(rows_of(**{**ENOUGH, **change}), n_to_label=7) == sentences
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentences"),
+    [
+        (rows_of(target__=5, source__a=9), [NO_TEST]),
+        (rows_of(target_train_a=5, target__=5), [NO_TEST]),
+        (rows_of(target_unlabelled_a=5, target_val_b=5), [NO_TEST]),
+        (rows_of(target_test_=5), [NO_TEST]),
+        (rows_of(source_test_a=5), [NO_TEST]),
+        (rows_of(target__a=1, target__=5), []),
+        (rows_of(target_test_a=1, target_train_a=5), []),
+    ],
+)
+def test_a_test_needs_labels_that_may_be_drawn_or_were_given(rows: pd.DataFrame, sentences: list[str]) -> None:
+    assert problems_of_the_test(rows, n_to_label=7) == sentences
 
 
 def test_cells_are_counted() -> None:

@@ -254,7 +254,7 @@ def test_limits_and_what_happens_to_images_are_told() -> None:
     failed = {"side_px": {"policy": "drop"}, "unique_pixels": {"policy": "keep_one"}}
     text = squeezed(outline(validation_of(failed)))
     assert "shorter side at least 8 px, longer side at most 0.5 px rejected 100 0" in text
-    assert "rejected (the first copy stays) 100 0" in text
+    assert "rejected (one copy stays) 100 0" in text
 
 
 def test_counts_stand_per_class_domain_and_split() -> None:

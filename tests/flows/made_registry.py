@@ -18,11 +18,12 @@ def made_bundle(folder: Path, weights: str, *, verdict: str = "pass", guard: dic
     """A bundle with every file that the registry, the review and a promotion read; `weights` tell it from others."""
     parts = folder / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    rule = {"name": "gap", "column": "site", "required": True, "verdict": verdict, "reason": "group a is worse"}
     contents: dict[str, Any] = {
         "model.safetensors": weights,
         "report.html": f"<p>report on {weights}: {verdict}</p>",
         "profile.json": EMPTY_PROFILE.replace("0", str(len(weights))),
-        "verdict.json": json.dumps({"verdict": verdict, "reason": "as told"}),
+        "verdict.json": json.dumps({"verdict": verdict, "reason": "as told", "rules": [rule]}),
         "metrics.json": json.dumps({"adopted": {"n": 10, "accuracy": len(weights) / 10}}),
         "adoption.json": json.dumps({"guard": guard or {"decision": "adopt", "is_proven": True}}),
     }

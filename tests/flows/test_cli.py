@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from flows.cli import PANELS, app
 from flows.dvc_process import dvc_output
+from flows.results import audit_paragraph
 from flows.terminal import COLOUR
 
 PROJECT = Path(__file__).parents[2]
@@ -147,15 +149,48 @@ def test_report_prints_its_path(workspace: Path) -> None:
 def test_results_are_shown_as_the_stages_wrote_them(project: Path) -> None:
     dvc_output("repro", "register_model")
     (project / "data/audit").mkdir(parents=True)
-    (project / "data/audit/verdict.json").write_text(
-        json.dumps({"verdict": "fail", "reason": "gap of 0.2", "rules": []})
-    )
+    rules = [rule("gap by site", "fail", "gap of 0.2"), rule("floor", "pass", "all above")]
+    (project / "data/audit/verdict.json").write_text(json.dumps({"verdict": "fail", "reason": "r", "rules": rules}))
     (project / "data/metrics.json").write_text(json.dumps({"scratch": {"n": 9, "accuracy": 0.5, "accuracy_low": None}}))
     done = acclimate("run")
     assert done.returncode == 0, done.stderr
-    assert "audit: fail: gap of 0.2" in done.stdout
+    told = "audit: fail: 1 of 2 required rules broken: gap by site (site): gap of 0.2\n"
+    assert told in done.stdout
+    assert told in acclimate("status").stdout
     assert "scratch" in done.stdout
     assert "not measured" in done.stdout
+
+
+def rule(name: str, verdict: str, reason: str, *, required: bool = True, column: str = "site") -> dict[str, object]:
+    return {"name": name, "verdict": verdict, "reason": reason, "required": required, "column": column}
+
+
+def test_why_an_audit_ended_as_it_did_is_one_paragraph_by_the_first_rule_that_decides() -> None:
+    rules = [
+        rule("met", "pass", "all inside"), rule("asked for", "fail", "of no weight", required=False),
+        rule("open", "inconclusive", "too few"), rule("broken", "fail", "group a: 9 points below"),
+        rule("worse", "fail", "group b", column=""),
+    ]  # fmt: skip
+    told = audit_paragraph({"verdict": "fail", "reason": "all of it", "rules": rules})
+    assert told == "2 of 4 required rules broken: broken (site): group a: 9 points below; also worse (all images)"
+    told = audit_paragraph({"verdict": "inconclusive", "reason": "all of it", "rules": [rules[2]]})
+    assert told == "1 of 1 required rules undecided: open (site): too few"
+    assert audit_paragraph({"verdict": "pass", "reason": "every group is inside", "rules": [rules[0]]}) == (
+        "every group is inside"
+    )
+    assert audit_paragraph({"verdict": "inconclusive", "reason": "no rule is required", "rules": [rules[1]]}) == (
+        "no rule is required"
+    )
+
+
+@pytest.mark.parametrize("word", ["far", "left-handed", "well-known-and-long" * 3])
+def test_the_paragraph_fills_four_lines_of_a_terminal_at_most(word: str) -> None:
+    reason = " ".join([word] * 200)
+    told = audit_paragraph({"verdict": "fail", "reason": "", "rules": [rule("r", "fail", reason)]})
+    lines = textwrap.wrap(f"audit: fail: {told}", 100, break_on_hyphens=False)
+    assert len(lines) == 4
+    assert told.endswith(f"{word} …")
+    assert told.removesuffix(" …") in f"1 of 1 required rules broken: r (site): {reason}"
 
 
 def test_given_places_that_are_not_there_are_told_together_before_anything_runs(project: Path) -> None:

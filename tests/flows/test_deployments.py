@@ -34,9 +34,12 @@ def test_drift_starts_a_run_that_opens_a_form(project: Path, home: Path, monkeyp
         wait_for(lambda: runs_of(api, "retrain"), "the scheduled runs")
         assert {run["state"]["type"] for run in runs_of(api, "retrain")} == {"SCHEDULED"}
         assert all(run["expected_start_time"][11:16] == "03:00" for run in runs_of(api, "retrain"))
-        wait_for(lambda: len(ask(api, "automations/filter", {})) == 3, "the triggers")
+        wait_for(lambda: len(ask(api, "automations/filter", {})) == 4, "the triggers")
         names = {each["name"] for each in ask(api, "automations/filter", {})}
-        assert names == {"retrain on drift", "runs without a heartbeat for 600 s", "crashed review forms"}
+        assert names == {
+            "retrain on drift", "runs without a heartbeat for 600 s", "crashed review forms",
+            "review forms that keep crashing",
+        }  # fmt: skip
         emit(environment)
         wait_for(lambda: [run for run in runs_of(api, "retrain") if run["state"]["type"] == "COMPLETED"], "the run")
         (done,) = [run for run in runs_of(api, "retrain") if run["state"]["type"] == "COMPLETED"]

@@ -1,3 +1,7 @@
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +43,23 @@ def test_a_folder_without_git_is_a_failure(tmp_path: Path) -> None:
     assert [(check.name, check.verdict, check.advice) for check in repository(tmp_path)] == [
         ("git", "fail", "run `git init`")
     ]
+
+
+def test_links_that_dvc_cannot_tell_before_the_first_run_are_said_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh clone has no cache, and DVC then prints an address of its documentation in place of the kinds."""
+    monkeypatch.chdir(tmp_path)
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    shutil.rmtree(".dvc/cache", ignore_errors=True)
+    (links,) = [check for check in repository(tmp_path) if check.name == "dvc cache links"]
+    assert links.found == "configured reflink,copy (default); possible: not known before the first run makes a cache"
+    assert (links.verdict, links.advice) == ("ok", "")
+    Path(".dvc/cache/files/md5").mkdir(parents=True)
+    (links,) = [check for check in repository(tmp_path) if check.name == "dvc cache links"]
+    assert re.fullmatch(r"configured reflink,copy \(default\); possible: [a-z, ]+", links.found)
+    assert "not known" not in links.found
 
 
 def test_missing_params_are_a_failure_and_a_good_graph_is_not(workspace: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -284,8 +284,8 @@ def test_what_a_killed_variant_left_is_removed(project: Path) -> None:
     assert not (home / "variants").exists()
 
 
-def until(look: object) -> str:
-    end = time.monotonic() + 60
+def until(look: object, patience_s: float = 60) -> str:
+    end = time.monotonic() + patience_s
     while not (found := look()):  # type: ignore[operator]
         assert time.monotonic() < end, "it never came"
         time.sleep(0.1)
@@ -370,6 +370,42 @@ def test_the_stage_finds_the_rows_that_a_cluster_computed(images: Path, flow_env
     assert told.stdout.count("15 rows: 0 computed, 15 from the cache") == 3
     assert content(images / "data/features") == expected
     assert (images / "dvc.lock").read_bytes() == lock
+
+
+@pytest.mark.slow
+def test_a_stopped_extraction_leaves_nothing_running(
+    images: Path, tmp_path: Path, flow_environment: dict[str, str]
+) -> None:
+    os.truncate(images / "zoo/first.safetensors", 2**40)  # to hash it takes an hour
+    path = f"{Path(sys.executable).parent}{os.pathsep}{flow_environment['PATH']}"
+    environment = {name: value for name, value in flow_environment.items() if name != "PREFECT_API_URL"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "extract"], env=environment | {"PATH": path, "MARK": str(tmp_path)}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:  # fmt: skip
+        until(lambda: any("flows.candidate_rows first" in command for command in commands(tmp_path)), 120)
+        assert (
+            sum("uvicorn" in command for command in commands(tmp_path)) == 1
+        )  # Prefect's own server, not one a worker
+        assert len(commands(tmp_path)) > 4  # that, this one, two workers, the child
+        os.killpg(run.pid, signal.SIGINT)
+        _, told = run.communicate(timeout=60)
+    *before, last = told.splitlines()
+    assert last == "stopped; 0 candidates done; their features are kept for the next run"
+    assert "dashboard is available" in before[-1]  # and nothing since
+    assert run.returncode == 130
+    until(lambda: not commands(tmp_path))
+
+
+def commands(mark: Path) -> list[str]:
+    """Command lines of living processes with this variable MARK, whoever started them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"MARK={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 def test_values_are_yaml_and_every_combination_is_a_variant() -> None:

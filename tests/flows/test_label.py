@@ -14,7 +14,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from flows.data_cli import LABELS, MANIFEST, SPLITS, TO_LABEL, add_commands
+from flows.review_cli import person_of
+from tasks.core.files import write_json
 from tasks.core.labels import read_labels
+from tasks.guard_adaptation import pair_of
 
 PROJECT = Path(__file__).parents[2]
 MOST = ", at most 3 of a class to train on (validate_data.target_labels_per_class; null = all)"  # as shipped
@@ -115,10 +118,20 @@ def test_a_corrected_test_image_is_told(project: Path) -> None:
     assert "test" not in label("ink/1.png", "dog")
 
 
-def test_without_a_name_the_login_name_signs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOGNAME", "berta")
-    label("pen/1.png", "cat")
-    assert read_labels(LABELS)["by"].to_list() == ["berta"]
+def test_without_a_name_the_login_name_signs_else_gits_address_as_in_reviews(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [("USER", "berta", "berta"), ("LOGNAME", "carl", "berta"), ("USER", "", "carl"), ("LOGNAME", "", "d@e.org")]
+    for name in ("USER", "LOGNAME", "GIT_CONFIG_GLOBAL"):
+        monkeypatch.delenv(name, raising=False)
+    Path("who").write_text("[user]\nemail = d@e.org\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(Path("who").absolute()))
+    for (name, value, signed), image in zip(steps, ("pen/1.png", "pen/2.png", "pen/3.png", "pen/4.png"), strict=True):
+        monkeypatch.setenv(name, value)
+        label(image, "dog")
+        assert read_labels(LABELS)["by"].to_list()[-1] == signed == person_of(None)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    assert "it is not known who gives the labels; say it with --by NAME" in refused("pen/1.png", "dog")
 
 
 def test_a_label_is_taken_back_and_given_anew(project: Path) -> None:
@@ -396,6 +409,56 @@ def test_labels_without_the_column_asked_of_get_it_with_the_next_entry(project: 
     label("pen/2.png", "dog")
     assert LABELS.read_text().startswith(f"{HEADER}pen/1.png,cat,ann,2026-03-01,\npen/2.png,dog,")
     assert answered() == [("pen/1.png", "cat", ""), ("pen/2.png", "dog", "")]
+
+
+def train(said_by_mcc: str) -> str:
+    """Two models of pen/1.png to pen/3.png lie in data/model; the id of their pair."""
+    Path("data/model").mkdir(exist_ok=True)
+    rows = [(m, f"of pen/{n}.png", say) for m, say in (("source_only", "cat"), ("mcc", said_by_mcc)) for n in "123"]
+    pd.DataFrame(rows, columns=["model", "image_id", "y_pred"]).to_csv("data/model/held_out.csv", index=False)
+    write_json(Path("data/model/decision.json"), {"method": {"chosen": "mcc"}})
+    return pair_of(pd.DataFrame(rows, columns=["model", "image_id", "y_pred"]), "mcc")
+
+
+def warned(*arguments: str) -> str:
+    done = acclimate("label", *arguments)
+    assert (done.exit_code, done.stderr[:9]) == (0, "warning: "), done.stderr
+    assert done.stderr.count("\n") == 1
+    return str(done.stderr)
+
+
+def ask(pair: str) -> None:
+    Path("to_label.csv").write_text(ASKING + f"pen/1.png,cat,cat,dog,{pair}\npen/2.png,,cat,dog,{pair}\n")
+
+
+def test_answers_to_models_that_are_gone_are_warned_of(project: Path) -> None:
+    first = train("dog")
+    ask(first)
+    label("--from", "to_label.csv")
+    assert train("zebra") != first
+    for _ in range(2):  # entered before, they count as little
+        assert "1 of the 1 answers won't count: they were asked of two models" in warned("--from", "to_label.csv")
+    ask(train("zebra"))
+    label("--from", "to_label.csv")
+    label("--undo", "pen/1.png")
+
+
+def test_answers_beside_changed_labels_are_warned_of_in_either_order(project: Path) -> None:
+    """A source image was corrected since the last run, whose manifest.csv does not know it."""
+    rows = [*ROWS, ("ink/3.png", "source", "", "g3", "cat")]
+    put_manifest(rows)
+    ask(train("dog"))
+    label("ink/1.png", "dog")
+    why = (
+        "1 ordinary label(s) changed since the last run, so the next one trains anew, and the 1 answer(s) to the guard"
+    )
+    assert why in warned("--from", "to_label.csv")
+    label("ink/1.png", "cat")
+    assert why in warned("ink/1.png", "dog")
+    put_manifest([("ink/1.png", "source", "", "g1", "dog"), *rows[1:]])  # as the next run reads it
+    label("--undo", "pen/1.png")
+    label("--from", "to_label.csv")
+    label("pen/5.png", "cat")  # a test image: nothing is trained by it
 
 
 def test_naming_the_commands_loads_nothing_heavy() -> None:

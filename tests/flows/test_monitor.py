@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from tasks.core.intervals import Interval
 from tasks.core.model import network, save_weights, split_head
 from tasks.core.monitor_history import append_history, read_history
 from tasks.core.monitoring import check
-from tasks.core.reference import REFERENCE, Reference, reference_of, write_reference
+from tasks.core.reference import REFERENCE, Reference, Seen, reference_of, write_reference
 from tasks.params.monitoring import read_monitor_limits
 from tasks.register_model import sync_registry
 
@@ -77,15 +77,19 @@ def champion(home: Path, tmp_path: Path) -> Iterator[Path]:
     signal.signal(signal.SIGTERM, before)
 
 
+def part(seen: Seen, n: int) -> Seen:
+    return Seen(seen.features_ND[:n], seen.confidence_N[:n], seen.right_N[:n])
+
+
 def register(
     folder: Path,
     held_out: Path,
     *,
-    has_reference: bool = True,
+    reference: Callable[[Seen], Reference | None] = lambda seen: Reference(part(seen, 0), seen),
     rules: list[dict[str, Any]] | None = None,
     ask_below: float = 0.5,
 ) -> None:
-    """A small untrained network as champion; it guesses every held-out image right, says the reference."""
+    """A small untrained network as champion; it guesses every held-out target image right, says the reference."""
     folder.mkdir()
     torch.manual_seed(0)
     model = split_head(network("acclimate.small_resnet", 2), 2)
@@ -103,15 +107,15 @@ def register(
     empty = ImageList(images.files, (), (), (), (0.5,) * 3, (0.5,) * 3)
     bare = reference_of(model, empty, images, temperature=1.0, batch_size=32)
     right = np.ones(len(names), np.int8)
-    target = type(bare.target)(bare.target.features_ND, bare.target.confidence_N, right)
-    write_reference(folder / REFERENCE, Reference(bare.source, target))
+    if kept := reference(Seen(bare.target.features_ND, bare.target.confidence_N, right)):
+        write_reference(folder / REFERENCE, kept)
     write_json(folder / "model.json", description | sight | scaling)
     write_json(folder / "profile.json", profile(held_out))
     write_json(folder / "metrics.json", {"adopted": {"n": 400, "accuracy": 0.9}})
     settings = {"confidence": 0.95, "min_group_size": 20, "n_bootstrap": 100}
     write_json(folder / "verdict.json", {"verdict": "pass", "reason": "x", "rules": rules or [RULE]} | settings)
     (folder / "report.html").write_text("<p>report</p>")
-    files = {path.name: path for path in folder.iterdir() if has_reference or path.name != REFERENCE}
+    files = {path.name: path for path in folder.iterdir()}
     facts = {"name": NAME, "verdict": "pass", "decision": "adopt", "adopted": "shot", "accuracy": 0.9}
     write_bundle(folder / "bundle", files, facts)
     sync_registry(folder / "bundle", NAME)
@@ -334,10 +338,73 @@ def test_a_verdict_that_fails_now_is_an_alarm(champion: Path, tmp_path: Path) ->
 
 def test_a_bundle_without_a_reference_says_what_it_cannot(home: Path, tmp_path: Path) -> None:
     held_out = save_images(tmp_path / "held_out", seed=1)
-    register(tmp_path / "made", held_out, has_reference=False)
+    register(tmp_path / "made", held_out, reference=lambda _: None)
     found = monitored(save_images(tmp_path / "new", bright=170, seed=3), code=1)
     assert found["estimate"] is None
     assert any("no reference.safetensors" in note for note in found["notes"])
+
+
+def surer(seen: Seen) -> Seen:
+    """Half of the guesses are right, those of the surer images; the model is as sure of none of the images that are here."""
+    is_surer = np.arange(N) % 2
+    return Seen(seen.features_ND, (0.98 + 0.01 * is_surer).astype(np.float32), is_surer.astype(np.int8))
+
+
+def labelled(seen: Seen, n: int) -> Seen:
+    return Seen(seen.features_ND, seen.confidence_N, np.where(np.arange(N) < n, seen.right_N, -1).astype(np.int8))
+
+
+def test_a_drop_from_the_sources_accuracy_is_no_alarm(home: Path, tmp_path: Path) -> None:
+    """The very images that the model was made for: estimated right is 0 of 80, on the source it was 40 of 80."""
+    held_out = save_images(tmp_path / "held_out", seed=1)
+    register(tmp_path / "made", held_out, reference=lambda seen: Reference(surer(seen), labelled(seen, 49)))
+    found = monitored(held_out, code=0)
+    drop = by_name(found)["drop of the estimated accuracy"]
+    why = (
+        "49 held-out target images have a label and 50 are needed, so the drop is one from the source's accuracy to the "
+        "target's"
+    )
+    assert (drop["value"], drop["status"], drop["reason"], found["reasons"]) == (0.5, "open", why, [])
+    told = f"an't be told: drop of the estimated accuracy: {why}"
+    assert f"C{told}." in found["notes"]
+    said = acclimate(held_out, "--out", "out").stdout
+    assert f"c{told}\n" in said
+    assert "n = 80; it stands on source images, likely too high\n" in said
+    page = Path("out/monitor.html").read_text(encoding="utf-8")
+    assert "can't be told: drop of the estimated accuracy" in page
+    assert "open: 49 held-out target images have a label" in page
+
+
+def test_from_fifty_target_labels_on_a_drop_is_an_alarm(home: Path, tmp_path: Path) -> None:
+    held_out = save_images(tmp_path / "held_out", seed=1)
+    register(tmp_path / "made", held_out, reference=lambda seen: Reference(seen, labelled(surer(seen), 50)))
+    done = acclimate(held_out, "--out", "out")
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert "past its limit: drop of the estimated accuracy: +0.500" in done.stdout
+    assert "source images, likely" not in done.stdout
+
+
+def test_few_reference_images_are_told_apart_too_and_none_say_why_not(home: Path, tmp_path: Path) -> None:
+    """Ten target images and one of the source: new ones are all brighter."""
+    held_out = save_images(tmp_path / "held_out", seed=1)
+    register(tmp_path / "made", held_out, reference=lambda seen: Reference(part(seen, 1), part(seen, 10)))
+    found = monitored(save_images(tmp_path / "bright", bright=170, seed=3), code=1)
+    checks = by_name(found)
+    target, source = (checks[f"told apart from held-out {name} images"] for name in ("target", "source"))
+    assert (target["status"], target["n"], target["reason"]) == ("past", 10, "")
+    why = "the bundle's reference holds 1 source image(s), and 2 are needed"
+    assert (source["status"], source["value"], source["reason"]) == ("open", None, why)
+    assert f"Can't be told: told apart from held-out source images: {why}." in found["notes"]
+    assert checks["rise of images for a person"]["n"] == 10
+
+
+def test_without_reference_images_of_the_target_each_row_says_so(home: Path, tmp_path: Path) -> None:
+    held_out = save_images(tmp_path / "held_out", seed=1)
+    register(tmp_path / "made", held_out, reference=lambda seen: Reference(seen, part(seen, 0)))
+    checks = by_name(monitored(held_out, code=0))
+    for name in ("told apart from held-out target images", "rise of images for a person"):
+        assert (checks[name]["status"], checks[name]["value"]) == ("open", None)
+        assert checks[name]["reason"].startswith("the bundle's reference holds ")
 
 
 def test_what_could_not_run_is_told_in_a_sentence(champion: Path, tmp_path: Path) -> None:
@@ -352,6 +419,13 @@ def test_what_could_not_run_is_told_in_a_sentence(champion: Path, tmp_path: Path
         archive.writestr("a.png", b"x" * 1000)
     (tmp_path / "cut.zip").write_bytes((tmp_path / "cut.zip").read_bytes()[:300])
     refused(tmp_path / "cut.zip")
+    (new / "images.csv").write_text("path,age\n000.png,7\n")
+    told = refused(new / "images.csv", "--group-columns", "site,age")
+    assert told.startswith(
+        f"--group-columns site: {new / 'images.csv'} has no such column; it has path, age; name columns"
+    )
+    assert "build_manifest" not in told
+    (new / "images.csv").unlink()
     table = tmp_path / "labels.csv"
     for text, why in (
         ("file,kind\na,b\n", "no column of label"),

@@ -76,7 +76,10 @@ def test_folders_archives_tables_and_files_are_predicted_in_their_order(
 def test_a_person_is_asked_below_the_threshold_and_always_where_there_is_none(
     workspace: Path, tmp_path: Path, images: Path, ask_below: float | None, expected: str
 ) -> None:
-    predict(images, "--model", working_bundle(tmp_path / "m", "b", ask_below=ask_below), "--out", tmp_path / "o.csv")
+    bundle = working_bundle(tmp_path / "m", "b", ask_below=ask_below)
+    told = predict(images, "--model", bundle, "--out", tmp_path / "o.csv").stderr
+    why = "ask_a_person is yes for every image: the model has no confidence threshold"
+    assert [why in line for line in told.splitlines() if "ask_a_person" in line] == [True] * (ask_below is None)
     assert {row["ask_a_person"] for row in rows_of(tmp_path / "o.csv")} == {expected}
 
 

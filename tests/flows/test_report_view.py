@@ -119,11 +119,13 @@ def test_a_page_shows_what_is_to_be_decided_and_how(home: Path, tmp_path: Path) 
     assert pages[0] == pages[1] == pages[2]
     page = unescape(pages[0])
     for told in (
-        "✗ fail</span>: <bdi>as told", "needed: <bdi>the audit's verdict is fail", sha256, version.candidate, "Nobody has voted",
+        "✗ fail</span>: <bdi>1 of 1 required rules broken: gap (site): group a is worse</bdi>",
+        "needed: <bdi>the audit's verdict is fail", sha256, version.candidate, "Nobody has voted",
         f'acclimate review approve 1 --reviewer NAME --role ROLE --reason "WHY" --override "WHY ALL THE SAME" '
         f"--report-sha256 {sha256[:12]}", "With ACCLIMATE_REVIEW_TOKEN set",
     ):  # fmt: skip
         assert told in page
+    assert page.index("group a is worse") < page.index("<h2")  # the reason comes before all facts
     assert Shape(page).fields() == set()
     assert [each["src"] for each in Shape(page).all("iframe")] == [f"/versions/{version.candidate}/report"]
 

@@ -19,7 +19,7 @@ from flows.due import due_here
 from flows.dvc_process import dvc_output
 from flows.pins import holds
 from flows.registry import find, versions
-from flows.retrain import Drivers, commit_message, retrain, swept, twin_sentence
+from flows.retrain import Drivers, commit_message, retrain, swept, tell_of_changes, twin_sentence
 from flows.review import Statement, decide, promote, subject_of
 from flows.run_lock import run_lock
 from flows.run_record import DEAD, DONE, FAILED, NOTHING_NEW, marked, process_name, read_runs, runs_folder
@@ -177,6 +177,30 @@ def test_a_checkout_that_git_does_not_know_is_cleared(project: Path, tmp_path: P
     for _ in range(2):
         clear_tree(tmp_path / "tree")
         assert not (tmp_path / "tree").exists()
+
+
+def test_changes_are_told_as_seen_from_the_project_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q", "-b", "main")
+    project, names = tmp_path / "sites/north pole", ("data/given/labels.csv", "größe.py", "same.py", "../shared.py")
+    for name in names:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "project")
+    for name in names:
+        (project / name).write_text("1\n" if name == "same.py" else "2\n")
+    git("add", "sites/north pole/größe.py")
+    (project / "unknown.py").touch()
+    told = list[str]()
+    tell_of_changes(project, told.append)
+    assert told == [
+        f"2 changed files in {project} are not committed and take no part: größe.py, ../shared.py",
+        "data/given/labels.csv take part as they are, and are committed on the candidate's branch: commit them in "
+        f"{project}, too, before you merge it",
+    ]
 
 
 def test_a_folder_without_a_commit_is_refused(home: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flows.chosen_model import CHAMPION
 from flows.pins import holds, pin
-from flows.registry import Version, find, move_alias
+from flows.registry import CHALLENGER, Version, find, move_alias, promotions_path, sync, versions
 from flows.registry_cli import add_commands as add_registry_commands
 from flows.review import (
     ACCEPTED_PROFILE,
@@ -26,7 +26,6 @@ from flows.review import (
     decide,
     event_of,
     promote,
-    promotions_path,
     reviews_folder,
     rollback,
     settle,
@@ -103,6 +102,37 @@ def test_a_promotion_moves_the_alias_writes_the_log_and_pins_the_given_files(hom
     pinned = {path.name: path.read_bytes() for path in CHAMPION_FOLDER.iterdir()}
     assert pinned == {path.name: path.read_bytes() for path in version.folder.iterdir()} | {".gitkeep": b""}
     assert ACCEPTED_PROFILE.read_bytes() == (version.folder / "profile.json").read_bytes()
+
+
+def bearer(alias: str) -> str | None:
+    """The number of the version that has the alias."""
+    return next((each.number for each in versions(NAME) if alias in each.aliases), None)
+
+
+def test_what_is_or_was_champion_is_no_challenger(home: Path, tmp_path: Path) -> None:
+    champion(tmp_path, "a")
+    assert (bearer(CHAMPION), bearer(CHALLENGER)) == ("1", None)
+    first, second = tmp_path / "a/bundle", tmp_path / "bb/bundle"
+    assert sync(first, NAME).endswith("version 1; it is the champion")
+    assert (bearer(CHAMPION), bearer(CHALLENGER)) == ("1", None)
+    waiting = registered(tmp_path, "bb")
+    assert sync(first, NAME).endswith("version 1; it is the champion")
+    assert (bearer(CHAMPION), bearer(CHALLENGER)) == ("1", "2")  # who waits for a decision still does
+    approve(waiting)
+    promote(waiting, WORDS, time=TIMES[1], tell=say_nothing)
+    rollback(NAME, None, WORDS, time=TIMES[2], tell=say_nothing)
+    assert sync(second, NAME).endswith("version 2; it was champion, so it is no challenger")
+    assert (bearer(CHAMPION), bearer(CHALLENGER)) == ("1", None)
+    move_alias(waiting, CHALLENGER)  # as a stage leaves it that a bare `dvc repro` runs
+    assert settle(NAME, tell=say_nothing) == ["digits version 2 is or was champion, so it is no challenger"]
+    assert settle(NAME, tell=say_nothing) == []
+
+
+def test_a_cut_off_log_does_not_keep_a_bundle_from_being_registered(home: Path, tmp_path: Path) -> None:
+    champion(tmp_path, "a")
+    with promotions_path().open("ab") as handle:
+        handle.write(b'{"event": "promo')
+    assert sync(tmp_path / "a/bundle", NAME).endswith("version 1; it is the champion")
 
 
 def test_promoting_again_changes_nothing(home: Path, tmp_path: Path) -> None:
@@ -339,6 +369,7 @@ def test_the_commands_tell_the_whole_story(home: Path, tmp_path: Path) -> None:
     assert "fail" in listed
     shown = acclimate("review", "show", "1")
     assert f"report sha256: {subject_of(first).report_sha256}" in shown
+    assert "audit: fail: 1 of 1 required rules broken: gap (site): group a is worse\n" in shown
     assert "an approval needs an override: the audit's verdict is fail" in shown
     assert "write why as an override" in acclimate("review", "approve", "1", "--reason", "fine", code=1)
     said = ["--reason", "fine", "--reviewer", "bob", "--role", "owner"]

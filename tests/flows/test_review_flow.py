@@ -49,6 +49,22 @@ class Forms:
         return ask(self.api, f"flow_runs/{run}/resume", {"run_input": SAID | changes})
 
 
+def crash_for_ever(forms: Forms, run: str) -> None:
+    """The process of the form dies whenever the server has begun it anew."""
+    for _ in range(5):
+        crash(forms, run)
+        wait_for(lambda: forms.state(run)[1] == "AwaitingRetry", f"the restart of {forms.state(run)}")
+    crash(forms, run)
+    assert forms.until(run, "FAILED") == (
+        "its process crashed 6 times in a day, so it isn't begun anew: the log of that process says why; decide with "
+        "`acclimate review approve` or `acclimate review reject`"
+    )
+
+
+def crash(forms: Forms, run: str) -> None:
+    ask(forms.api, f"flow_runs/{run}/set_state", {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True})
+
+
 def test_a_form_decides_once_whatever_is_killed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad, good = registered(tmp_path, "aa", verdict="fail"), registered(tmp_path, "bbb")
     workspace, port = Path.cwd(), free_port()
@@ -77,6 +93,8 @@ def test_a_form_decides_once_whatever_is_killed(home: Path, tmp_path: Path, monk
         forms.until(other, "PAUSED")
     with server(workspace, environment, port):  # the server's and the runner's processes were killed
         assert forms.state(run)[0] == "PAUSED"
+        broken = forms.open(deployment, good.candidate)
+        crash_for_ever(forms, broken)
         assert forms.send(run, override="the group is not served")["status"] == "ACCEPT"
         vote = Vote(
             good.candidate,
@@ -95,7 +113,8 @@ def test_a_form_decides_once_whatever_is_killed(home: Path, tmp_path: Path, monk
         assert forms.send(other)["status"] == "ABORT"
         with serving(workspace, environment):
             assert "was approved by bob" in forms.until(run, "COMPLETED")
-        assert {each["state"]["type"] for each in runs_of(api, "review")} == {"COMPLETED"}
+        ended = {each["id"]: each["state"]["type"] for each in runs_of(api, "review")}
+        assert ended == {run: "COMPLETED", other: "COMPLETED", broken: "FAILED"}
     (kept,) = read_review(reviews_folder(), bad.candidate).votes
     assert (kept.decision, kept.reviewer, kept.override) == (APPROVE, "bob", "the group is not served")
     assert [vote.decision for vote in read_review(reviews_folder(), good.candidate).votes] == [REJECT]

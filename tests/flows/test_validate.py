@@ -309,6 +309,24 @@ def test_roles_switch_the_rules_on_that_need_them() -> None:
     assert failed(found)["source_class_size"] == {"class 'a'"}
 
 
+def test_a_target_without_labels_blocks_as_it_would_block_a_run() -> None:
+    lines = [
+        (path, f"line{1 + (i >= 20)}") for i, path in enumerate(images("bare/1/a", "bare/1/b", n=10) + images("bare/2"))
+    ]
+    rows = [(str(Path(path).relative_to("bare")), path[7] if line == "line1" else "", line) for path, line in lines]
+    table, roles = put_table("bare/all.csv", "path label domain", rows), ("--source", "line1", "--target", "line2")
+    found = validate(table, *roles, out="bare_out", exit_code=1)
+    sentence = (
+        "no labelled target image is left for the test; label at least 10 of each class (in several groups, if you name "
+        "groups), or mend the split column"
+    )
+    assert found["blocked_by"] == [sentence]
+    assert f"block: {sentence}" in acclimate(table, *roles, "--out", "bare_out").stdout.splitlines()
+    assert sentence in " ".join(Text(Path("bare_out/validation.html").read_text()).said)
+    put_table("bare/all.csv", "path label domain", [*rows[:-1], (rows[-1][0], "a", "line2")])
+    assert validate(table, *roles, out="bare_out", exit_code=0)["blocked_by"] == []
+
+
 def test_a_flat_folder_of_unlabelled_images_is_fine() -> None:
     images("flat", n=3)
     found = validate("flat", out="flat_out", exit_code=0)

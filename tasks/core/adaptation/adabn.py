@@ -88,11 +88,8 @@ def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
 
 def has_other_statistics(model: nn.Module, start: nn.Module) -> bool:
     """Whether any layer's running statistics differ; networks of one architecture."""
-    pairs = zip(batch_norm_layers(model), batch_norm_layers(start), strict=True)
-    return any(
-        not (torch.equal(own.running_mean, other.running_mean) and torch.equal(own.running_var, other.running_var))
-        for own, other in pairs
-    )
+    own, other = ([kept for layer in batch_norm_layers(net) for kept in layer.buffers()] for net in (model, start))
+    return any(not torch.equal(*pair) for pair in zip(own, other, strict=True))
 
 
 @contextmanager
