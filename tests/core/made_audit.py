@@ -107,7 +107,8 @@ def pipeline_run() -> ReportFacts:
             "not_run": {"mcc": "switched off"},
         },
         selection={
-            "reason": "Clearly first", "n_labels": 6, "rule": "A rule.", "left_out": [], "candidates": [candidate],
+            "reason": "Clearly first", "n_labels": 6, "by_labels": True, "rule": "A rule.", "left_out": [],
+            "candidates": [candidate],
             "confidence": 0.95, "chosen": "resnet", "map": {"explained": 0.4, "points": {"source": [[0.0, 1.0]]}},
         },
         validation=validation,

@@ -333,6 +333,23 @@ def test_the_pipeline_is_told_where_there_is_one() -> None:
     assert "Adaptation" not in of_two_sites()[1]
 
 
+def test_a_comparison_that_was_not_made_is_not_claimed() -> None:
+    """Where source-only was chosen the guard looked at none of its labels; where labels were too few no score used them."""
+    assert "were compared on target images that neither learnt from. 17 of them carry labels" in of_all()[1]
+    assert "6 target labels were used." in of_all()[1]
+    facts = everything()
+    run = facts.pipeline
+    assert run is not None
+    run.decision["method"]["chosen"] = "source_only"
+    run.selection["by_labels"] = False
+    text = text_of(facts)
+    assert (
+        "No comparison was made: no adapted model came out ahead of source-only, so the guard's 17 labels were" in text
+    )
+    assert "were compared on" not in text
+    assert "6 target labels were there." in text
+
+
 def test_names_cannot_act_on_the_page() -> None:
     rows = predictions({HOSTILE: (30, 30, 40), "B": (20, 20, 30)}).assign(y_true=HOSTILE)
     rows = rows.rename(columns={"site": HOSTILE})
