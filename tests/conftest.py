@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline_clone import fresh_clone
+from pipeline_clone import call, fresh_clone
 from ruamel.yaml import YAML
 
 from flows.environment import dvc_environment
@@ -49,5 +49,14 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def clone(tmp_path: Path) -> Iterator[Path]:
     folder = fresh_clone(tmp_path / "clone")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Path]:
+    """A clone in which `dvc repro` has run undisturbed."""
+    folder = fresh_clone(tmp_path_factory.mktemp("reference") / "clone")
+    call(folder, environment, "dvc", "repro", "register_model")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -99,7 +99,10 @@ def test_server_runner_retraining_and_form_are_killed(
         killed = start(api, "retrain")
         stage = int(wait_for(lambda: (home / "pid").exists() and (home / "pid").read_text(), "the stage"))
         (run,) = read_runs()
-    for pid in (run.pid, *processes_of(killed)):  # server and runner are gone already
+        frozen = {run.pid, *processes_of(killed)} - {stage}  # the stage carries the run's mark, too
+        for pid in frozen:  # so that none of them sees the server go and ends the stage by itself
+            os.kill(pid, signal.SIGSTOP)
+    for pid in frozen:  # server and runner are gone already
         kill(pid)
     assert process_name(stage)  # it outlived them all
     (project / "build.py").write_text(build)
