@@ -51,10 +51,8 @@ def reason_of(standing: Standing, scores: list[Score], n_unused: int | None, *, 
 
 
 def _reason(standing: Standing, scores: list[Score], n_unused: int | None) -> str:
-    by_labels, few = (
-        n_unused is None,
-        f"no score can use the {n_unused} target labels" if n_unused else "no target labels",
-    )
+    by_labels = n_unused is None
+    few = f"no score can use the {n_unused} target labels" if n_unused else "no target labels"
     name = standing.names[standing.chosen]
     share = f"it comes first in {standing.p_best_M[standing.chosen]:.0%} of {DRAWS[by_labels]}"
     basis = (

@@ -261,9 +261,10 @@ def _by_ranks(entries: list[dict[str, Any]], n_labels: int) -> tuple[str, str]:
     passing = [e for e in entries if e["passes"]]
     first = min(passing, key=lambda e: (e["mean_rank"], e["name"] != SOURCE_ONLY))
     listed = ", ".join(f"{e['name']} {e['mean_rank']:.2f}" for e in passing)
-    none = f"{n_labels} validation labels are too few to choose by ({MIN_VAL_LABELS} are needed)"
-    none = none if n_labels else "there are no validation labels"
-    reason = f"{none}; {first['name']} has the best mean rank of label-free scores ({listed})"
+    why = "there are no validation labels"
+    if n_labels:
+        why = f"{n_labels} validation labels are too few to choose by ({MIN_VAL_LABELS} are needed)"
+    reason = f"{why}; {first['name']} has the best mean rank of label-free scores ({listed})"
     out = [
         f"{e['name']} ({'; '.join(g['reason'] for g in e['gates'] if g['is_passed'] is False)})"
         for e in entries

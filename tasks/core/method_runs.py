@@ -3,7 +3,7 @@
 Axes: N images, U unlabelled target images, D features, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -121,14 +121,14 @@ def frozen_source_right(shop: Workshop, model: ImageModel, how: str) -> np.ndarr
     return np.asarray(guess_V == source.y_N)
 
 
-def in_source_statistics(shop: Workshop, model: ImageModel, start: ImageModel) -> ImageModel | None:
+def in_source_statistics(shop: Workshop, model: ImageModel, starts: Sequence[ImageModel]) -> ImageModel | None:
     """The network with BatchNorm statistics of source training images in place of the target's that it keeps.
 
     Two domains are shown to a network in turn, each normalised by itself (`see_both`); what one lost on the source is seen
-    where source images are normalised as they were then. The network itself where its statistics are still `start`'s; None
-    without source images.
+    where source images are normalised as they were then. The network itself where its statistics are still those of one of
+    the networks that trainings start from; None without source images.
     """
-    if not has_other_statistics(model, start):
+    if not all(has_other_statistics(model, start) for start in starts):
         return model
     rows = part(shop.manifest, "source", "train")
     if len(rows) < 2:

@@ -76,21 +76,21 @@ class Outcome:
 
 
 def outcomes_of(
-    shop: Workshop, sample: Sample, models: dict[str, ImageModel], start: ImageModel, frozen_how: str | None
+    shop: Workshop, sample: Sample, models: dict[str, ImageModel], source_only: ImageModel, frozen_how: str | None
 ) -> dict[str, Outcome]:
-    """Of every network, source images shown to it as in its training. `start`: source-only.
+    """Of every network, source images shown to it as in its training. `source_only`: where adaptation starts.
 
     `frozen_how`: how the frozen run's head was aligned; None where there is none. With the source's own statistics AdaBN's
     network is source-only, so source images can't tell what it lost.
     """
-    found = {}
+    found, starts = {}, (source_only, shop.pretrained("statistics"))
     for name, model in models.items():
         found[name] = Outcome.of(model, sample, shop)
         if name == "adabn":
             right_V = None
         elif name == "frozen" and frozen_how is not None:
             right_V = frozen_source_right(shop, model, frozen_how)
-        elif (shown := in_source_statistics(shop, model, start)) is model:
+        elif (shown := in_source_statistics(shop, model, starts)) is model:
             continue
         else:
             right_V = None if shown is None else source_right(shown, sample, shop)

@@ -350,6 +350,15 @@ def test_a_comparison_that_was_not_made_is_not_claimed() -> None:
     assert "6 target labels were there." in text
 
 
+def test_answers_that_no_longer_count_are_told() -> None:
+    told = "3 answer(s) in data/given/labels.csv don't count"
+    assert told not in of_all()[1]
+    facts = everything()
+    assert facts.pipeline is not None
+    facts.pipeline.decision["guard"]["void_answers"] = told
+    assert f"{told}." in text_of(facts)
+
+
 def test_names_cannot_act_on_the_page() -> None:
     rows = predictions({HOSTILE: (30, 30, 40), "B": (20, 20, 30)}).assign(y_true=HOSTILE)
     rows = rows.rename(columns={"site": HOSTILE})

@@ -135,30 +135,32 @@ def moved(model: ImageModel, by: float) -> ImageModel:
 
 def test_a_network_is_shown_the_source_in_statistics_of_the_source(shop: Workshop, start: Start) -> None:
     """Those of all eight source training images in two batches of four; nothing of what it kept of the target is left."""
-    shown = in_source_statistics(shop, moved(start.model, 9.0), start.model)
+    shown = in_source_statistics(shop, moved(start.model, 9.0), [start.model])
     assert shown is not None
     source, stem = shop.source("train"), shown.backbone.stem
     with torch.no_grad():
         given = stem[0](source.batch(range(8)))
     assert stem[1].running_mean.numpy() == pytest.approx(given.mean((0, 2, 3)).numpy(), abs=1e-5)
     assert stem[1].running_var.numpy() == pytest.approx(given.var((0, 2, 3)).numpy(), rel=1e-5)
-    again = in_source_statistics(shop, moved(start.model, -9.0), start.model)
+    again = in_source_statistics(shop, moved(start.model, -9.0), [start.model])
     assert again is not None
     assert changed_names(shown, again) == set()
 
 
-def test_a_network_that_kept_the_source_only_statistics_is_shown_the_source_as_it_is(
+def test_a_network_that_kept_the_statistics_of_a_start_is_shown_the_source_as_it_is(
     shop: Workshop, start: Start
 ) -> None:
     model = deepcopy(start.model)
     with torch.no_grad():
         model.head.weight += 1
-    assert in_source_statistics(shop, model, start.model) is model
+    assert in_source_statistics(shop, model, [start.model]) is model
+    other = moved(model, 9.0)  # as a head on pretrained features keeps the pretrained network's
+    assert in_source_statistics(shop, other, [start.model, moved(start.model, 9.0)]) is other
 
 
 def test_without_source_images_there_are_no_statistics_of_the_source(shop: Workshop, start: Start) -> None:
     one = replace(shop, manifest=shop.manifest[~shop.manifest["image_id"].isin([f"s{k}" for k in range(1, 8)])])
-    assert in_source_statistics(one, moved(start.model, 9.0), start.model) is None
+    assert in_source_statistics(one, moved(start.model, 9.0), [start.model]) is None
 
 
 def test_rows_without_features_are_left_out(shop: Workshop) -> None:

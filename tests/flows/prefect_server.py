@@ -44,6 +44,13 @@ def process(command: list[str], folder: Path, environment: dict[str, str], log: 
         started.wait()
 
 
+def in_new_process(*command: str, environment: dict[str, str]) -> str:
+    """What Python prints for that command. Prefect reads its settings while it is imported: this process may have read others."""
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,13 +1,11 @@
 """Deployments on a real Prefect server: schedule, event, one at a time; retraining as a flow ends with an open form."""
 
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from made_registry import NAME, git
-from prefect_server import ask, child_environment, free_port, runs_of, server, serving, wait_for
+from prefect_server import ask, child_environment, free_port, in_new_process, runs_of, server, serving, wait_for
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -59,7 +57,7 @@ def emit(environment: dict[str, str]) -> None:
         "emit_event('acclimate.drift', {'prefect.resource.id': 'acclimate.model.digits'})\n"
         "EventsWorker.drain_all(timeout=30)"
     )
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    in_new_process("-c", code, environment=environment)
 
 
 def test_without_a_server_it_is_said_what_to_start(project: Path) -> None:

@@ -18,7 +18,17 @@ import httpx
 import pytest
 from made_models import champion_model, registered_model
 from made_registry import NAME, git, registered
-from prefect_server import PROJECT, ask, child_environment, free_port, runs_of, server, serving, wait_for
+from prefect_server import (
+    PROJECT,
+    ask,
+    child_environment,
+    free_port,
+    in_new_process,
+    runs_of,
+    server,
+    serving,
+    wait_for,
+)
 from receivers import web_receiver
 
 from flows.environment import settle_prefect
@@ -38,6 +48,21 @@ import os, pathlib, time
 pathlib.Path("data").mkdir(exist_ok=True)
 pathlib.Path(os.environ["ACCLIMATE_HOME"], "pid").write_text(str(os.getpid()))
 time.sleep(300)
+"""
+LAST_SIGN = """\
+import sys
+from flows.deployments import HEARTBEAT, keep_no_dead_runs
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+keep_no_dead_runs(10)
+emit_event(HEARTBEAT, resource={"prefect.resource.id": f"prefect.flow-run.{sys.argv[1]}"})
+EventsWorker.instance().drain()
+"""
+NO_LONGER = """\
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    (made,) = client.read_automations_by_name("runs without a heartbeat for 10 s")
+    client.delete_automation(made.id)
 """
 
 
@@ -109,7 +134,7 @@ def test_server_runner_retraining_and_form_are_killed(
     git("commit", "-q", "-am", "and one that doesn't")
     with server(project, environment, port), serving(project, environment):
         assert state_of(api, killed) == "RUNNING"
-        with last_sign_of(killed):
+        with last_sign_of(killed, environment):
             until(api, killed, "CRASHED")  # before that the next run would wait for its place
         until(api, start(api, "retrain"), "COMPLETED")
         assert [each.state for each in read_runs()] == [DEAD, DONE]
@@ -129,22 +154,11 @@ def test_server_runner_retraining_and_form_are_killed(
 
 
 @contextmanager
-def last_sign_of(run: str) -> Iterator[None]:
+def last_sign_of(run: str, environment: dict[str, str]) -> Iterator[None]:
     """For a server that waits ten minutes after a run's last heartbeat: in the block it waits ten seconds after this one."""
-    settle_prefect()
-    from prefect.client.orchestration import get_client
-    from prefect.events import emit_event
-    from prefect.events.worker import EventsWorker
-
-    from flows.deployments import HEARTBEAT, keep_no_dead_runs
-
-    keep_no_dead_runs(10)
-    emit_event(HEARTBEAT, resource={"prefect.resource.id": f"prefect.flow-run.{run}"})
-    EventsWorker.instance().drain()
+    in_new_process("-c", LAST_SIGN, run, environment=environment)
     yield
-    with get_client(sync_client=True) as client:  # living runs are silent for longer
-        (made,) = client.read_automations_by_name("runs without a heartbeat for 10 s")
-        client.delete_automation(made.id)
+    in_new_process("-c", NO_LONGER, environment=environment)  # living runs are silent for longer
 
 
 def test_an_answer_whose_vote_was_cast_before_the_kill_is_not_cast_again(home: Path, tmp_path: Path) -> None:

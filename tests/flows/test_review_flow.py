@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 from made_registry import registered
-from prefect_server import ask, child_environment, free_port, runs_of, server, serving, wait_for
+from prefect_server import ask, child_environment, free_port, in_new_process, runs_of, server, serving, wait_for
 from pydantic import ValidationError
 
 from flows.environment import settle_prefect
-from flows.review import decide, reviews_folder, subject_of
-from tasks.core.reviews import APPROVE, REJECT, ReviewRules, Vote, read_review
+from flows.review import reviews_folder, subject_of
+from tasks.core.reviews import APPROVE, REJECT, read_review
 
 pytest_plugins = ("registry_fixtures",)
 pytestmark = [
     pytest.mark.flows, pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
 ]  # fmt: skip
-TIME = "2026-11-21T10:00:00+00:00"
 SAID = {"decision": "approve", "reviewer": "bob", "reason": "better on every group"}
+REJECTED = ("--reviewer", "ann", "--reason", "worse")
 
 
 class Forms:
@@ -96,20 +96,9 @@ def test_a_form_decides_once_whatever_is_killed(home: Path, tmp_path: Path, monk
         broken = forms.open(deployment, good.candidate)
         crash_for_ever(forms, broken)
         assert forms.send(run, override="the group is not served")["status"] == "ACCEPT"
-        vote = Vote(
-            good.candidate,
-            REJECT,
-            "ann",
-            "",
-            "worse",
-            "",
-            subject_of(good).report_sha256,
-            TIME,
-            1,
-        )
-        decide(good, vote, ReviewRules(1, allow_starter=True))
-        assert closed_elsewhere() == 1
-        assert "was rejected by ann" in forms.until(other, "COMPLETED")
+        in_new_process("-m", "flows.cli", "review", "reject", good.candidate, *REJECTED, environment=environment)
+        kind, _, message = forms.state(other)
+        assert (kind, "was rejected by ann" in message) == ("COMPLETED", True)
         assert forms.send(other)["status"] == "ABORT"
         with serving(workspace, environment):
             assert "was approved by bob" in forms.until(run, "COMPLETED")
@@ -118,14 +107,6 @@ def test_a_form_decides_once_whatever_is_killed(home: Path, tmp_path: Path, monk
     (kept,) = read_review(reviews_folder(), bad.candidate).votes
     assert (kept.decision, kept.reviewer, kept.override) == (APPROVE, "bob", "the group is not served")
     assert [vote.decision for vote in read_review(reviews_folder(), good.candidate).votes] == [REJECT]
-
-
-def closed_elsewhere() -> int:
-    """How many forms the command line closes after its decision."""
-    settle_prefect()
-    from flows.review_flow import close_decided
-
-    return close_decided()
 
 
 @pytest.mark.parametrize(
