@@ -6,7 +6,8 @@ imagenet MobileNetV2 of the testbed, 128 px, one source domain. A run (pair, see
 validation, the target 60 / 20 / 20 into unlabelled, held-out (choice and guard) and test; test images come only from the
 half of a domain that few_labels.py's settings were never tested on. No decision sees a test label but the oracle's.
 
-Labels, shared out before any test accuracy was looked at. "0": ranks choose, gates alone may adopt. "20 in all": ranks
+Labels, shared out before any test accuracy was looked at. "0": ranks choose, gates alone may adopt, the class
+shares of the held-out images being known. "20 in all": ranks
 choose, all 20 go to the guard, on disagreements. "10 a class": 70, of which 5 a class train, 15 random ones choose the
 method, and 20 the guard asks for on disagreements: random ones would mostly lie where both models agree. A share of
 adoptions is over 1,000 draws of the guard's labels, and "guarded" is the accuracy that these give on average.
@@ -36,6 +37,7 @@ from ruamel.yaml import YAML
 
 sys.path.insert(0, str(ROOT))
 from tasks.core.adaptation.frozen import ALIGNMENTS, fit_adapted_head
+from tasks.core.guard import shares_gate
 from tasks.core.intervals import paired_gain
 from tasks.core.method_choice import SOURCE_ONLY, Seen, adoption_gates, choose_method, score_models
 from tasks.core.runtime import address_rng, use_machine
@@ -201,6 +203,9 @@ def judged(run: Run, view: str, rule: Rule) -> list[dict[str, Any]]:
     base_right, rows = run.told[SOURCE_ONLY].test_right, []
     for name, told in run.told.items():
         gates = adoption_gates(scored[name], scored[SOURCE_ONLY], n_classes)
+        if run.budget == NONE:
+            known_C = np.bincount(run.y_held_out, minlength=len(run.prior_C)) / len(run.y_held_out)
+            gates.append(shares_gate(told.held_out, run.told[SOURCE_ONLY].held_out, known_C))
         gain = paired_gain(told.test_right, base_right, CONFIDENCE)
         rows.append({
             "pair": " to ".join(run.pair), "budget": run.budget, "view": view, "seed": run.seed, "method": name,

@@ -182,7 +182,8 @@ def cluster_here(**settings: Any) -> Any:
         told = {"PREFECT_API_URL": str(client.api_url)}
     resource_tracker.ensure_running()  # when it starts, multiprocessing lets Ctrl-C through again
     with without_ctrl_c():
-        return LocalCluster(env=told, silence_logs=logging.ERROR, **settings)  # they warn of each task that is stopped
+        # they warn of each task that is stopped, and call the scheduler's end an error; what a child says comes by its outcome
+        return LocalCluster(env=told, silence_logs=logging.CRITICAL, **settings)
 
 
 @contextmanager

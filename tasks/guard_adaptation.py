@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.files import read_json, read_table, text_sha256, whole_file, write_json, write_table
-from tasks.core.guard import ADOPT, KEEP, UNLABELLED, GuardSettings, by_part, decide, evidence_of, to_label
+from tasks.core.guard import ADOPT, KEEP, UNLABELLED, GuardSettings, by_part, decide, evidence_of, shares_gate, to_label
 from tasks.core.images import ImageFiles
 from tasks.core.labels import asked_labels, read_labels
 from tasks.core.manifest import HELD_OUT, part, read_valid_manifest
@@ -24,6 +24,7 @@ from tasks.core.method_choice import SOURCE_ONLY, Gate, adoption_gates, scored_o
 from tasks.core.numbered_sheet import numbered_sheet
 from tasks.core.predictions import CHAMPION, of_model
 from tasks.core.runtime import run_stage
+from tasks.core.stated_shares import stated_shares
 from tasks.params import Params, read_params
 
 MODEL = Path("data/model")
@@ -45,8 +46,11 @@ def main() -> None:
     said = {name: np.array(classes)[guess[name]] for name in (SOURCE_ONLY, method)}
     rows = rows.assign(label="", source_only=said[SOURCE_ONLY], adapted=said[method], asked_of=pair)
     drawn, answers = labels_of_guard(rows, classes, pair)
-    lists = Lists.of(rows, answers, n=params.guard_adaptation.n_to_label, seed=params.seed)
-    adoption = judged(rows, guess, pd.concat([drawn, lists.answered]), lists, decision, params)
+    lists = Lists.of(rows, drawn, answers, n=params.guard_adaptation.n_to_label, seed=params.seed)
+    source_labels = list(manifest.loc[manifest["domain"] == "source", "label"])
+    stated_C = stated_shares(params.guard_adaptation.class_shares, classes, source_labels)
+    gates = gates_of(decision["method"], held_out, classes, stated_C)
+    adoption = judged(rows, guess, lists, decision, gates, params)
     asked = lists.waiting[TO_LABEL_COLUMNS]
     if void := void_answers(pair):
         adoption["guard"]["void_answers"] = void
@@ -88,12 +92,12 @@ class Lists:
     """
 
     n_whole: int
-    answered: pd.DataFrame  # of whole lists: image_id, label, is_asked, number
+    labels: pd.DataFrame  # the drawn ones, and those of whole lists: image_id, label, is_asked, number
     n_waiting_answers: int  # of the list that is not whole yet
     waiting: pd.DataFrame  # the images of that list that still need an answer
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, answers: pd.DataFrame, *, n: int, seed: int) -> "Lists":
+    def of(cls, rows: pd.DataFrame, drawn: pd.DataFrame, answers: pd.DataFrame, *, n: int, seed: int) -> "Lists":
         free = rows[rows["split"] == "holdout"]
         both = free["adapted"].to_numpy(str), free["source_only"].to_numpy(str)
         order = to_label(list(free["image_id"]), *both, n=len(free), seed=seed)
@@ -103,8 +107,8 @@ class Lists:
         counted = {name for ids in lists[:n_whole] for name in ids}
         current = lists[n_whole] if n_whole < len(lists) else []
         left = [name for name in current if name not in known]
-        answered = answers[answers["image_id"].isin(counted)]
-        return cls(n_whole, answered, len(current) - len(left), free.set_index("image_id").loc[left])
+        labels = pd.concat([drawn, answers[answers["image_id"].isin(counted)]])
+        return cls(n_whole, labels, len(current) - len(left), free.set_index("image_id").loc[left])
 
 
 def labels_of_guard(rows: pd.DataFrame, classes: list[str], pair: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -126,11 +130,11 @@ def labels_of_guard(rows: pd.DataFrame, classes: list[str], pair: str) -> tuple[
 
 
 def judged(
-    rows: pd.DataFrame, guess: dict[str, np.ndarray], labels: pd.DataFrame, lists: Lists, decision: dict[str, Any],
-    params: Params,
+    rows: pd.DataFrame, guess: dict[str, np.ndarray], lists: Lists, decision: dict[str, Any], gates: list[Gate], params: Params
 ) -> dict[str, Any]:  # fmt: skip
     """Which model is adopted, and the evidence for it, also per class and group, and against the champion."""
     method, own = decision["method"]["chosen"], params.guard_adaptation
+    labels = lists.labels
     number = labels.set_index("image_id")["number"]
     label_N = rows["image_id"].map(number).fillna(UNLABELLED).to_numpy(int)
     known = {
@@ -141,10 +145,9 @@ def judged(
     if method == SOURCE_ONLY:
         guard = {"decision": KEEP, "is_proven": False, "reason": no_rival(decision), "n_rounds": 0}
         return {"adopted": SOURCE_ONLY, "guard": guard | known, CHAMPION: None}
-    settings = GuardSettings(**own.model_dump(exclude={"n_to_label"}))
+    settings = GuardSettings(**own.model_dump(exclude={"class_shares", "n_to_label"}))
     n_rounds = max(int((~labels["is_asked"]).any()) + lists.n_whole, 1)  # how often labels were looked at
     evidence = evidence_of(guess[method], guess[SOURCE_ONLY], label_N)
-    gates = gates_of(decision["method"])
     can_count_N = (rows["split"] != "val").to_numpy()
     n_askable = int((can_count_N & (guess[method] != guess[SOURCE_ONLY])).sum())
     verdict = decide(evidence, settings, gates=gates, n_rounds=n_rounds, n_askable=n_askable)
@@ -187,10 +190,23 @@ def against_champion(
     return asdict(decide(evidence_of(guess[adopted], guess[CHAMPION], drawn_N), settings, baseline="the champion"))
 
 
-def gates_of(choice: dict[str, Any]) -> list[Gate]:
-    """What must agree on the chosen method before less evidence than usual is enough, from the stored figures."""
+def gates_of(
+    choice: dict[str, Any], held_out: pd.DataFrame, classes: list[str], stated_C: np.ndarray | None
+) -> list[Gate]:
+    """What must agree on the chosen method before less evidence than usual is enough, from the stored figures.
+
+    Only images that nobody has labelled say how frequent classes are: labelled ones may be picked by class.
+    """
     scored = {candidate.name: candidate for candidate in scored_of(choice)}
-    return adoption_gates(scored[choice["chosen"]], scored[SOURCE_ONLY], choice["n_source_classes"])
+    gates = adoption_gates(scored[choice["chosen"]], scored[SOURCE_ONLY], choice["n_source_classes"])
+    if stated_C is None:
+        return gates
+    as_it_comes = held_out[held_out["split"] == "holdout"]
+    adapted_NC, base_NC = (
+        of_model(as_it_comes, name)[[f"p_{each}" for each in classes]].to_numpy(float)
+        for name in (choice["chosen"], SOURCE_ONLY)
+    )
+    return [*gates, shares_gate(adapted_NC, base_NC, stated_C)]
 
 
 def write_sheet(path: Path, asked: pd.DataFrame, params: Params) -> None:

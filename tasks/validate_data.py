@@ -23,6 +23,7 @@ from tasks.core.files import write_json, write_table, write_text
 from tasks.core.manifest import classes_of, read_manifest
 from tasks.core.runtime import run_stage
 from tasks.core.splits import LabelBudget, SplitShares, hidden_labels, labels_of, with_splits
+from tasks.core.stated_shares import stated_shares
 from tasks.core.store import open_store
 from tasks.core.validation import (
     blocking,
@@ -52,6 +53,8 @@ def main() -> None:
     params = read_params()
     settings = params.validate_data
     manifest = read_manifest(Path("data/manifest.csv"))
+    if isinstance(stated := params.guard_adaptation.class_shares, dict):
+        stated_shares(stated, classes_of(manifest), [])  # the guard would say it only after the training
     checked = checked_set(
         manifest,
         read_facts(Path("data/facts.csv")),

@@ -53,9 +53,9 @@ def save_manifest_and_images() -> None:
     rows = []
     for number, (name, split) in enumerate({**SPLIT_OF, **OTHERS, "s0": "train"}.items()):
         Image.new("RGB", (8, 8), (number * 9, 0, 255)).save(f"images/{name}.png")
-        domain = "source" if name == "s0" else "target"
+        domain, label = ("source", "a") if name == "s0" else ("target", "")
         rows.append({
-            "image_id": name, "path": f"{name}.png", "domain": domain, "split": split, "label": "",
+            "image_id": name, "path": f"{name}.png", "domain": domain, "split": split, "label": label,
             "audit_site": "north" if name[1:] in ("0", "1") else "south",
         })  # fmt: skip
     write_table(Path("data/manifest_valid.csv"), pd.DataFrame(rows))
@@ -70,7 +70,10 @@ def save_held_out(champion: bool, differing: set[str] = DIFFERENT) -> None:
     ]
     if champion:
         rows += [{"model": "champion", "image_id": n, "split": s, "y_pred": "b"} for n, s in SPLIT_OF.items()]
-    write_table(Path("data/model/held_out.csv"), pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    write_table(
+        Path("data/model/held_out.csv"), table.assign(**{f"p_{c}": 1.0 * (table["y_pred"] == c) for c in CLASSES})
+    )
 
 
 def scored(name: str, level: float, *, agreement: float = 0.7) -> Scored:
@@ -259,7 +262,7 @@ def test_gates_lower_the_evidence_only_where_all_of_an_adoption_agree(start: Sta
 
 @pytest.mark.parametrize(("agree", "decision"), [(True, "adopt"), (False, "keep")])
 def test_without_labels_gates_decide_where_that_is_allowed(start: Start, agree: bool, decision: str) -> None:
-    start({}, gates_agree=agree, without_labels="gates")
+    start({}, gates_agree=agree, without_labels="gates", class_shares={"a": 0, "b": 10, "c": 2})
     guard = run()["guard"]
     assert (guard["decision"], guard["is_proven"]) == (decision, False)
 
@@ -275,6 +278,37 @@ def test_source_only_without_a_rival_is_kept_and_it_is_said_why(start: Start) ->
     assert TO_LABEL.read_text() == "path,label,source_only,adapted,asked_of\n"
     with Image.open(SHEET) as sheet:
         assert (sheet.format, sheet.size) == ("PNG", (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("stated", "decision"),
+    [
+        ({"a": 0, "b": 10, "c": 2}, "adopt"),  # of h0..h11 mcc says b ten times and c twice, source-only a ten times
+        ({"a": 5.5, "b": 4.5, "c": 2}, "keep"),
+        ("source", "keep"),  # whose only label is a
+    ],
+)
+def test_gates_adopt_where_the_stated_class_shares_agree(start: Start, stated: Any, decision: str) -> None:
+    start({}, gates_agree=True, without_labels="gates", class_shares=stated)
+    found = run()["guard"]
+    assert (found["decision"], found["is_proven"]) == (decision, False)
+    (gate,) = (gate for gate in found["gates"] if gate["name"] == "class_shares")
+    assert gate["is_passed"] is (decision == "adopt")
+
+
+def test_labelled_images_say_nothing_of_class_shares(start: Start) -> None:
+    """They may be picked by class: here every image that both models call alike, or that is no h, has a label."""
+    stated = {"a": 0, "b": 10, "c": 2}
+    start({"g0": "c"}, gates_agree=True, class_shares=stated)
+    gate = run()["guard"]["gates"][-1]
+    assert gate["reason"] == (
+        "its class shares lie 0.000 from the stated ones, source-only's 0.833: at least 0.05 nearer is asked"
+    )
+
+
+def test_without_stated_class_shares_there_is_no_gate_on_them(start: Start) -> None:
+    start({"g0": "c"}, gates_agree=True)
+    assert "class_shares" not in [gate["name"] for gate in run()["guard"]["gates"]]
 
 
 def test_parts_carry_their_names(start: Start) -> None:

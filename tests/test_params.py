@@ -185,6 +185,10 @@ def test_a_problem_is_told_with_its_key(told: Callable[..., str], change: Change
             ("select_model.weights_without_labels", dict.fromkeys(WEIGHTED_WITHOUT) | {"source_probe": 0.0}),
             "select_model.weights_without_labels: at least one weight must be above 0",
         ),
+        (
+            ("guard_adaptation.without_labels", "gates"),
+            "guard_adaptation.class_shares is null, and without_labels: gates adopts on no figure that sees how frequent",
+        ),
     ],
 )
 def test_rules_between_keys_hold(told: Callable[..., str], change: Change, words: str) -> None:
@@ -292,6 +296,24 @@ def test_every_method_may_be_left_out(told: Callable[..., str], name: str) -> No
         ("guard_adaptation.margin", -1.5, "greater than or equal to -1"),
         ("guard_adaptation.without_labels", "adopt", "'keep' or 'gates'"),
         ("guard_adaptation.n_to_label", 0, "greater than or equal to 1"),
+        *(
+            (
+                "guard_adaptation.class_shares",
+                value,
+                "write null (not known), source (as in the source) or a count or share per class",
+            )
+            for value in (
+                "target",
+                3,
+                [1, 2],
+                {},
+                {"a": -1, "b": 2},
+                {"a": 0, "b": 0.0},
+                {"a": "many"},
+                {"a": True},
+                {"a": float("nan")},
+            )
+        ),
     ],
 )
 def test_a_limit_of_training_and_guard_is_checked(told: Callable[..., str], key: str, value: Any, words: str) -> None:

@@ -461,6 +461,15 @@ def test_of_copies_the_labelled_one_is_kept_though_its_path_sorts_last(params: d
     }
 
 
+def test_class_shares_of_other_classes_are_told_before_the_training(params: dict[str, Any], go_with: Go) -> None:
+    params["guard_adaptation"]["class_shares"] = {"a": 2, "b": 2, "d": 1}
+    go_with(params)
+    with pytest.raises(
+        ValueError, match=r"class_shares needs one number for each class .* \(missing: c; no class: d\)"
+    ):
+        run(clean_rows(30, 60))
+
+
 def test_a_target_without_labels_blocks_and_says_how_many_to_label(params: dict[str, Any], go_with: Go) -> None:
     """All parameters but the labels are as shipped: 10 per class are asked for, and of 10 the test gets .4 x 10 = 4."""
     params["validate_data"]["n_guard_labels"] = 0

@@ -22,6 +22,7 @@ from tasks.core.runtime import address_seed
 ADOPT, KEEP, INCONCLUSIVE = "adopt", "keep", "inconclusive"
 UNLABELLED = -1
 SEARCH_STEP = 1.02
+MIN_NEARER = 0.05  # to the stated class shares, in total variation; benchmarks/guard_simulation.py
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,24 @@ def to_label(image_ids: Sequence[str], adapted_N: np.ndarray, source_N: np.ndarr
     """At most n ids of disagreements in addressed order: asking for more keeps the first. Give unlabelled images only."""
     differing = [name for name, differs in zip(image_ids, adapted_N != source_N, strict=True) if differs]
     return sorted(differing, key=lambda name: address_seed(seed, "to_label", name))[:n]
+
+
+def shares_gate(adapted_NC: np.ndarray, base_NC: np.ndarray, stated_C: np.ndarray) -> Gate:
+    """Do the adapted model's probabilities add up to the stated shares better than source-only's, by .05 or more?
+
+    Mean probabilities estimate how frequent classes are (Bella et al., Quantification via Probability Estimators, ICDM 2010);
+    distance: total variation, half the sum of absolute differences, 0..1.
+    """
+    if not len(base_NC):
+        return Gate(
+            "class_shares", None, 0.0, None, "no unlabelled image is held out, so its class shares can't be told"
+        )
+    adapted, base = (float(0.5 * np.abs(p_NC.mean(0) - stated_C).sum()) for p_NC in (adapted_NC, base_NC))
+    return Gate(
+        "class_shares", adapted, base - MIN_NEARER, adapted <= base - MIN_NEARER,
+        f"its class shares lie {adapted:.3f} from the stated ones, source-only's {base:.3f}: at least {MIN_NEARER} nearer is "
+        "asked",
+    )  # fmt: skip
 
 
 def by_part(

@@ -100,6 +100,13 @@ def problems_between_keys(content: Any) -> list[str]:
     ]
     problems += problems_of_explanations(explained, columns, "audit_bias.")
     problems += problems_between_weights(content, "select_model.")
+    guard = _at(content, "guard_adaptation", dict, {})
+    if guard.get("without_labels") == "gates" and "class_shares" in guard and guard["class_shares"] is None:
+        problems.append(
+            "guard_adaptation.class_shares is null, and without_labels: gates adopts on no figure that sees how frequent the "
+            "classes are in the target: write source if they're as in the source, or a count or share per class; or "
+            "without_labels: keep"
+        )
     return problems + _problems_between_phases(_at(content, "finetune_model", dict, {}))
 
 

@@ -1,9 +1,10 @@
 """The sections of params.yaml on training, adaptation and the guard."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from tasks.params.rules import Confidence, Count, Positive, Section, Share
@@ -29,6 +30,19 @@ def with_enough_steps(n_steps: int) -> int:
         told = {"least": MIN_RANGE_STEPS}
         raise PydanticCustomError("n_steps", "write 0 (no range test) or at least {least} steps", told)
     return n_steps
+
+
+def with_a_number_per_class(given: Any) -> Any:
+    """Names as words: YAML reads the class 7 as a number."""
+    if given is None or given == "source":
+        return given
+    are_numbers = isinstance(given, dict) and all(
+        type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in given.values()
+    )
+    if not are_numbers or not sum(given.values()):
+        allowed = "null (not known), source (as in the source) or a count or share per class, none below 0, not all 0"
+        raise PydanticCustomError("class_shares", "write {allowed}", {"allowed": allowed})
+    return {str(name): float(value) for name, value in given.items()}
 
 
 class HeadPhase(Section):
@@ -174,4 +188,5 @@ class GuardAdaptation(Section):
     adopt_confidence_with_gates: Confidence
     margin: Annotated[float, Field(ge=-1, le=1)]
     without_labels: Literal["keep", "gates"]
+    class_shares: Annotated[str | dict[str, float] | None, BeforeValidator(with_a_number_per_class)]
     n_to_label: Count

@@ -18,6 +18,7 @@ from tasks.core.guard import (
     decide,
     evidence_of,
     labels_needed,
+    shares_gate,
     to_label,
 )
 from tasks.core.method_choice import Gate
@@ -269,3 +270,27 @@ def test_a_part_that_gets_provably_worse_is_named() -> None:
     assert not {row["part"]: row for row in by_part(adapted, source_, labels, part, 0.95)}["b"]["is_worse"]
     labels[46] = 0
     assert {row["part"]: row for row in by_part(adapted, source_, labels, part, 0.95)}["b"]["is_worse"]
+
+
+def test_class_shares_are_compared_by_total_variation() -> None:
+    """Stated .5, .3, .2. Adapted says .4, .4, .2: half of .1 + .1; source-only .7, .2, .1: half of .2 + .1 + .1."""
+    adapted_NC, base_NC = np.array([[0.8, 0.0, 0.2], [0.0, 0.8, 0.2]]), np.array([[0.7, 0.2, 0.1]] * 2)
+    stated_C = np.array([0.5, 0.3, 0.2])
+    gate = shares_gate(adapted_NC, base_NC, stated_C)
+    assert (gate.value, gate.limit, gate.is_passed) == (pytest.approx(0.1), pytest.approx(0.15), True)
+    assert shares_gate(base_NC, adapted_NC, stated_C).is_passed is False
+    assert shares_gate(adapted_NC, adapted_NC, stated_C).is_passed is False
+    nearer = np.array([[0.46, 0.34, 0.2]])  # .04 off: .06 nearer than .1; .06 off is only .04 nearer
+    assert shares_gate(nearer, adapted_NC, stated_C).is_passed is True
+    assert shares_gate(np.array([[0.44, 0.36, 0.2]]), adapted_NC, stated_C).is_passed is False
+
+
+def test_class_shares_of_no_image_agree_with_nothing() -> None:
+    nothing = np.zeros((0, 2))
+    assert shares_gate(nothing, nothing, np.array([0.5, 0.5])).is_passed is None
+    verdict = decide(
+        Evidence(100, 20, 0, 0, 0),
+        settings(without_labels="gates"),
+        gates=[AGREES, shares_gate(nothing, nothing, np.ones(2))],
+    )
+    assert (verdict.decision, "can't be told" in verdict.reason) == (KEEP, True)
