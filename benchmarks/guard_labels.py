@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from guard_predictions import FRESH, features, predictions
-from guard_simulation import COUNTED, FEATURES, KNOWN, OF_SOURCE, WORSE, ends, runs_of, scored_models
+from guard_simulation import FEATURES, KNOWN, STATED, WORSE, ends, runs_of, scored_models
 from pipeline import ROOT, machine
 from scipy.optimize import minimize
 from scipy.special import betainc, betaincinv, betaln, expit, gammaln
@@ -91,10 +91,10 @@ def judged(runs: pd.DataFrame, known: pd.DataFrame) -> list[dict[str, Any]]:
     chosen, others = (found[found["is_chosen"]].reset_index(drop=True) for found in (runs, known))
     o_O3, gates_R = outcomes(N_LABELS), chosen["do_gates_agree"].to_numpy()
     lines = [told("gates, no labels", 0, gates_R.astype(float), chosen)]
-    for how in (KNOWN, COUNTED, OF_SOURCE):
-        agree_R = np.array([float(nearer[how]) for nearer in chosen["nearer"]])
+    for how in STATED:
+        agree_R = np.array([chance[how] for chance in chosen["with_shares"]])
         lines.append(told(f"gates, class shares {how}", 0, agree_R, chosen))
-    knowing = chosen.assign(do_gates_agree=[nearer[KNOWN] for nearer in chosen["nearer"]])
+    knowing = chosen.assign(do_gates_agree=[chance[KNOWN] == 1 for chance in chosen["with_shares"]])
     lines.append(told("guard .9 / .6, class shares known", N_LABELS, guard(knowing, "at random", N_LABELS), chosen))
     for name in ASKED:
         lines.append(told(f"guard .9 / .6, asked {name}", N_LABELS, guard(chosen, name, N_LABELS), chosen))

@@ -142,9 +142,11 @@ def prediction(stored: dict[str, np.ndarray], shift: tuple[str, str, str], share
     x_T, y_T = stored[f"x/{backbone}/{target}"].astype(float), stored[f"y/{target}"]
     mixed_PD, pairs_P2 = stored[f"mixed/{backbone}/{target}"].astype(float), stored[f"pairs/{target}"]
     n_classes = int(y_S.max()) + 1
-    is_kept = np.ones(len(y_T), bool)
+    is_kept, kept_C = np.ones(len(y_T), bool), np.ones(n_classes)
     if shares == "skewed":
-        is_kept = rng.random(len(y_T)) < rng.permutation(np.geomspace(1, RAREST, n_classes))[y_T]
+        drawn = rng.random(len(y_T))
+        kept_C = rng.permutation(np.geomspace(1, RAREST, n_classes))
+        is_kept = drawn < kept_C[y_T]
     val, train = np.split(rng.permutation(len(y_S)), [len(y_S) // 4])
     adapt, held_out = np.split(rng.permutation(np.flatnonzero(is_kept)), [is_kept.sum() // 3])
     of_kept = is_kept[pairs_P2].all(1)
@@ -158,7 +160,9 @@ def prediction(stored: dict[str, np.ndarray], shift: tuple[str, str, str], share
         },
     )  # fmt: skip
     prior_C = np.bincount(y_S[train], minlength=n_classes) / len(train)
-    return predicted(cell, n_classes) | {"y_val": y_S[val], "y": y_T[held_out], "prior": prior_C}
+    frequent_C = np.bincount(y_T, minlength=n_classes) * kept_C
+    of_target = {"y": y_T[held_out], "target_prior": frequent_C / frequent_C.sum()}
+    return predicted(cell, n_classes) | of_target | {"y_val": y_S[val], "prior": prior_C}
 
 
 def rotation(x_SD: np.ndarray) -> Any:

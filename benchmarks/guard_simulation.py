@@ -7,10 +7,10 @@ guard_predictions.py and guard_methods.py. For each stored prediction 2,000 draw
 held-out images stand for a population whose accuracy is known: "worse" is source-only minus adapted > 1 point there.
 Scopes: every method by itself, and the one that label-free ranks choose. The limits of the gates and the
 confidences were chosen with all shifts in sight, so the figures flatter a little. Intervals: bootstrap over shifts.
-Gates without labels with and without stated class shares: known exactly, counted on 50 images, or wrongly taken for the
-source's. Beside that: which method validation labels should choose, the most accurate one or the best rank among those
-that labels can't tell from it. Needs the testbed; the features are kept in ACCLIMATE_GUARD_FEATURES (default: the folder
-for temporary files). Writes benchmarks/results/guard_simulation.json.
+Gates without labels with and without stated class shares: those that the target's images are drawn by, counts of 50 or 200
+images (mean over 20 counts), or wrongly the source's. Beside that: which method validation labels should choose, the most
+accurate one or the best rank among those that labels can't tell from it. Needs the testbed; the features are kept in
+ACCLIMATE_GUARD_FEATURES (default: the folder for temporary files). Writes benchmarks/results/guard_simulation.json.
 """
 
 import json
@@ -54,7 +54,10 @@ CONFIDENCES = [
     (0.6, 0.6),
 ]
 DEFAULT = (0.9, 0.6)
-KNOWN, COUNTED, OF_SOURCE = "known", "counted on 50 images", "taken for the source's"
+KNOWN, OF_SOURCE = "known", "taken for the source's"
+COUNTED = {f"counted on {n} images": n for n in (50, 200)}
+NAMES = ("backbone", "source", "target", "shares", "seed")  # of a cell
+STATED, N_COUNTS = (KNOWN, *COUNTED, OF_SOURCE), 20
 WITH_SHARES = f"guard {DEFAULT[0]:g} / {DEFAULT[1]:g}, class shares known"
 LARGE = 100_000  # images of the population that the labels are drawn from
 Rule = Callable[[int, int, int, bool], bool]  # wins, losses, neither, do the gates agree → adopted?
@@ -74,7 +77,7 @@ class Run:
     won: float
     lost: float
     do_gates_agree: bool
-    nearer: dict[str, bool]  # to class shares that are stated so; and the other gates agree
+    with_shares: dict[str, float]  # class shares being stated so: chance that all gates agree, that on them too
 
     @property
     def gain(self) -> float:
@@ -112,23 +115,23 @@ def runs_of(cell: dict[str, Any]) -> Iterator[Run]:
         evidence, n = evidence_of(guess_MN[m], guess_MN[0], cell["y"]), len(cell["y"])
         assert evidence.wins - evidence.losses == right_MN[m].sum() - right_MN[0].sum()
         gates = adoption_gates(scored[m], scored[0], n_classes)
-        agree = all(gate.is_passed for gate in gates)
-        nearer = {
-            how: agree and bool(shares_gate(cell["held_out"][m], cell["held_out"][0], stated_C).is_passed)
-            for how, stated_C in stated(cell).items()
+        agree, said = all(gate.is_passed for gate in gates), (cell["held_out"][m], cell["held_out"][0])
+        with_shares = {
+            how: float(np.mean([agree and bool(shares_gate(*said, stated_C).is_passed) for stated_C in stated_DC]))
+            for how, stated_DC in stated(cell).items()
         }
         kind = "digits" if cell["backbone"] == "pixels" else "made" if cell["target"] in MADE else "real"
         yield Run(
             f"{cell['source']}→{cell['target']}", cell["backbone"], kind, cell["shares"], name, name == chosen,
-            evidence.n_disagreements / n, evidence.wins / n, evidence.losses / n, agree, nearer,
+            evidence.n_disagreements / n, evidence.wins / n, evidence.losses / n, agree, with_shares,
         )  # fmt: skip
 
 
 def stated(cell: dict[str, Any]) -> dict[str, np.ndarray]:
-    """(C,) shares of the target's classes as a person may come to know them, or believe to."""
-    known_C = np.bincount(cell["y"], minlength=len(cell["prior"])) / len(cell["y"])
-    rng = address_rng(0, "counted", *(cell[name] for name in ("backbone", "source", "target", "shares", "seed")))
-    return {KNOWN: known_C, COUNTED: rng.multinomial(50, known_C) / 50, OF_SOURCE: cell["prior"]}
+    """(draws, C) shares of the target's classes as a person may come to know them, or believe to."""
+    known_C, rng = cell["target_prior"], address_rng(0, "counted", *(cell[name] for name in NAMES))
+    counted = {how: rng.multinomial(n, known_C, size=N_COUNTS) / n for how, n in COUNTED.items()}
+    return {KNOWN: known_C[None], OF_SOURCE: cell["prior"][None]} | counted
 
 
 def scored_models(cell: dict[str, Any]) -> tuple[list[Scored], float]:
@@ -191,8 +194,8 @@ def figures(runs: list[Run], adopted: dict[tuple[str, int], np.ndarray]) -> dict
     gains = np.array([run.gain for run in runs])
     lines = [told("adopt always", 0, np.ones(len(runs)), runs), told("perfect", 0, (gains > 0).astype(float), runs)]
     lines.append(told("gates", 0, np.array([run.do_gates_agree for run in runs], float), runs))
-    for how in (KNOWN, COUNTED, OF_SOURCE):
-        agree_R = np.array([run.nearer[how] for run in runs], float)
+    for how in STATED:
+        agree_R = np.array([run.with_shares[how] for run in runs])
         lines.append(told(f"gates, class shares {how}", 0, agree_R, runs))
     lines += [told(name, n, share_R, runs) for (name, n), share_R in adopted.items()]
     return {"n_runs": len(runs), "worse_share": mean(gains < -WORSE), "rules": lines}
@@ -209,7 +212,7 @@ def adopted_shares(runs: list[Run]) -> dict[tuple[str, int], np.ndarray]:
                     adopts = [rule(*case, run.do_gates_agree) for case in cases]
                     found.setdefault((name, n), []).append(float(counts[adopts].sum() / N_DRAWS))
                 if not at_random:
-                    adopts = [proves(DEFAULT, *case, run.nearer[KNOWN]) for case in cases]
+                    adopts = [proves(DEFAULT, *case, run.with_shares[KNOWN] == 1) for case in cases]
                     found.setdefault((WITH_SHARES, n), []).append(float(counts[adopts].sum() / N_DRAWS))
     return {key: np.array(shares) for key, shares in found.items()}
 

@@ -51,6 +51,8 @@ def main() -> None:
     stated_C = stated_shares(params.guard_adaptation.class_shares, classes, source_labels)
     gates = gates_of(decision["method"], held_out, classes, stated_C)
     adoption = judged(rows, guess, lists, decision, gates, params)
+    if stated_C is not None:
+        adoption["guard"]["class_shares"] = dict(zip(classes, stated_C.round(4).tolist(), strict=True))
     asked = lists.waiting[TO_LABEL_COLUMNS]
     if void := void_answers(pair):
         adoption["guard"]["void_answers"] = void

@@ -53,8 +53,6 @@ def main() -> None:
     params = read_params()
     settings = params.validate_data
     manifest = read_manifest(Path("data/manifest.csv"))
-    if isinstance(stated := params.guard_adaptation.class_shares, dict):
-        stated_shares(stated, classes_of(manifest), [])  # the guard would say it only after the training
     checked = checked_set(
         manifest,
         read_facts(Path("data/facts.csv")),
@@ -63,6 +61,8 @@ def main() -> None:
         split=lambda rows: split_rows(rows, settings, params.seed),
     )
     blocked_by = checked.validation["blocked_by"]
+    if isinstance(stated := params.guard_adaptation.class_shares, dict) and not blocked_by:
+        stated_shares(stated, classes_of(checked.whole.accepted), [])  # the guard would say it only after the training
     page = validation_page(checked.validation, open_store(Path(params.build_manifest.root)).read)
     accepted = checked.whole.accepted[[name for name in manifest.columns if name != "problem"]]
 

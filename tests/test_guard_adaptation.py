@@ -284,7 +284,7 @@ def test_source_only_without_a_rival_is_kept_and_it_is_said_why(start: Start) ->
     ("stated", "decision"),
     [
         ({"a": 0, "b": 10, "c": 2}, "adopt"),  # of h0..h11 mcc says b ten times and c twice, source-only a ten times
-        ({"a": 5.5, "b": 4.5, "c": 2}, "keep"),
+        ({"a": 10, "b": 0, "c": 2}, "keep"),
         ("source", "keep"),  # whose only label is a
     ],
 )
@@ -292,6 +292,8 @@ def test_gates_adopt_where_the_stated_class_shares_agree(start: Start, stated: A
     start({}, gates_agree=True, without_labels="gates", class_shares=stated)
     found = run()["guard"]
     assert (found["decision"], found["is_proven"]) == (decision, False)
+    expected = {"a": 1.0, "b": 0.0, "c": 0.0} if stated == "source" else {c: round(stated[c] / 12, 4) for c in CLASSES}
+    assert found["class_shares"] == expected
     (gate,) = (gate for gate in found["gates"] if gate["name"] == "class_shares")
     assert gate["is_passed"] is (decision == "adopt")
 
@@ -302,7 +304,8 @@ def test_labelled_images_say_nothing_of_class_shares(start: Start) -> None:
     start({"g0": "c"}, gates_agree=True, class_shares=stated)
     gate = run()["guard"]["gates"][-1]
     assert gate["reason"] == (
-        "its class shares lie 0.000 from the stated ones, source-only's 0.833: at least 0.05 nearer is asked"
+        "over 12 unlabelled held-out images the adapted model's class shares lie 0.000 from the stated ones, source-only's "
+        "0.833: at most 0.783 is asked"
     )
 
 

@@ -300,19 +300,25 @@ def test_every_method_may_be_left_out(told: Callable[..., str], name: str) -> No
             (
                 "guard_adaptation.class_shares",
                 value,
-                "write null (not known), source (as in the source) or a count or share per class",
+                "write null (not known), source (as in the source) or a count or share",
             )
-            for value in (
-                "target",
-                3,
-                [1, 2],
-                {},
-                {"a": -1, "b": 2},
-                {"a": 0, "b": 0.0},
-                {"a": "many"},
-                {"a": True},
-                {"a": float("nan")},
-            )
+            for value in ("target", 3, [1, 2], {}, 0.5)
+        ),
+        (
+            "guard_adaptation.class_shares",
+            {"a": 2, "b": -1},
+            "e.g. {cat: 30, dog: 10}; 'b': -1 is no number from 0 to 1e+12",
+        ),
+        ("guard_adaptation.class_shares", {"a": "3"}, "; 'a': '3' is no number from 0"),
+        ("guard_adaptation.class_shares", {"a": True}, "; 'a': True is no number from 0"),
+        ("guard_adaptation.class_shares", {"a": float("nan")}, "; 'a': nan is no number from 0"),
+        ("guard_adaptation.class_shares", {"a": 10**400}, "is no number from 0"),
+        ("guard_adaptation.class_shares", {"a": 0, "b": 0.0}, "; not all can be 0"),
+        ("guard_adaptation.class_shares", {"a": 0.7, "b": 0.03}, "; these shares add up to 0.73, not to 1"),
+        (
+            "guard_adaptation.class_shares",
+            {1: 2, "1": 3},
+            "; a class stands there twice, once as a word and once as a number",
         ),
     ],
 )

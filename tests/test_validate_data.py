@@ -465,7 +465,7 @@ def test_class_shares_of_other_classes_are_told_before_the_training(params: dict
     params["guard_adaptation"]["class_shares"] = {"a": 2, "b": 2, "d": 1}
     go_with(params)
     with pytest.raises(
-        ValueError, match=r"class_shares needs one number for each class .* \(missing: c; no class: d\)"
+        ValueError, match=r"class_shares needs one number for each class .* \(missing: 'c'; no class: 'd'\)"
     ):
         run(clean_rows(30, 60))
 

@@ -22,7 +22,10 @@ from tasks.core.runtime import address_seed
 ADOPT, KEEP, INCONCLUSIVE = "adopt", "keep", "inconclusive"
 UNLABELLED = -1
 SEARCH_STEP = 1.02
-MIN_NEARER = 0.05  # to the stated class shares, in total variation; benchmarks/guard_simulation.py
+# distances to stated class shares, in total variation: benchmarks/guard_simulation.py
+MIN_NEARER = 0.05  # than source-only
+MAX_BEYOND_CHANCE = 0.03  # beyond what chance alone makes in so many images
+MAX_CHANCE = 0.1  # more than that can't be told from a shift
 
 
 @dataclass(frozen=True)
@@ -168,20 +171,24 @@ def to_label(image_ids: Sequence[str], adapted_N: np.ndarray, source_N: np.ndarr
 
 
 def shares_gate(adapted_NC: np.ndarray, base_NC: np.ndarray, stated_C: np.ndarray) -> Gate:
-    """Do the adapted model's probabilities add up to the stated shares better than source-only's, by .05 or more?
+    """Do the adapted model's probabilities add up to the stated shares, as near as chance lets them or nearer than source-only's?
 
     Mean probabilities estimate how frequent classes are (Bella et al., Quantification via Probability Estimators, ICDM 2010);
-    distance: total variation, half the sum of absolute differences, 0..1.
+    distance: total variation, half the sum of absolute differences, 0..1. By chance alone the classes of N images lie about
+    the sum of √(p (1 - p) / (2 π N)) away (the mean absolute deviation of a normal variable is √(2 / π) of its standard one):
+    .03 more is let pass, or .05 less than source-only's. Can't be told where chance makes more than .1.
     """
-    if not len(base_NC):
-        return Gate(
-            "class_shares", None, 0.0, None, "no unlabelled image is held out, so its class shares can't be told"
-        )
+    n, spread = len(base_NC), float(np.sqrt(stated_C * (1 - stated_C) / (2 * np.pi)).sum())
+    if not n or spread / np.sqrt(n) > MAX_CHANCE:
+        needed = int(np.ceil((spread / MAX_CHANCE) ** 2))
+        why = f"{n} unlabelled held-out images are too few to see how frequent classes are: {needed} are needed"
+        return Gate("class_shares", None, MAX_CHANCE, None, why)
     adapted, base = (float(0.5 * np.abs(p_NC.mean(0) - stated_C).sum()) for p_NC in (adapted_NC, base_NC))
+    limit = max(base - MIN_NEARER, spread / float(np.sqrt(n)) + MAX_BEYOND_CHANCE)
     return Gate(
-        "class_shares", adapted, base - MIN_NEARER, adapted <= base - MIN_NEARER,
-        f"its class shares lie {adapted:.3f} from the stated ones, source-only's {base:.3f}: at least {MIN_NEARER} nearer is "
-        "asked",
+        "class_shares", adapted, limit, adapted <= limit,
+        f"over {n} unlabelled held-out images the adapted model's class shares lie {adapted:.3f} from the stated ones, "
+        f"source-only's {base:.3f}: at most {limit:.3f} is asked",
     )  # fmt: skip
 
 
@@ -218,9 +225,12 @@ def _without_labels(evidence: Evidence, settings: GuardSettings, gates: Sequence
             KEEP,
             evidence,
             settings,
-            f"{none}, and label-free gates speak against it or can't tell: {'; '.join(failed)}",
+            f"{none}, and label-free gates speak against it or can't tell: {'; '.join(failed)}; labels could still prove it",
         )
-    passed = f"all {len(gates)} label-free gates agree, which proves nothing"
+    stated = (
+        ", one of them on class shares that a person stated" if any(g.name == "class_shares" for g in gates) else ""
+    )
+    passed = f"all {len(gates)} label-free gates agree{stated}, which proves nothing"
     return _decision(ADOPT, evidence, settings, f"{none}; {passed}")
 
 

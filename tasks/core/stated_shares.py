@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MAX_NAMES = 10  # in a sentence
+
 
 def stated_shares(
     stated: str | dict[str, float] | None, classes: Sequence[str], source_labels: Sequence[str]
@@ -22,9 +24,15 @@ def stated_shares(
         return count_C / count_C.sum()
     missing, unknown = sorted(set(classes) - set(stated)), sorted(set(stated) - set(classes))
     if missing or unknown:
-        told = [f"{word}: {', '.join(names)}" for word, names in (("missing", missing), ("no class", unknown)) if names]
+        told = [f"{word}: {_listed(names)}" for word, names in (("missing", missing), ("no class", unknown)) if names]
         raise ValueError(
-            f"params.yaml: guard_adaptation.class_shares needs one number for each class of the source ({'; '.join(told)})"
+            f"params.yaml: guard_adaptation.class_shares needs one number for each class of the source ({'; '.join(told)}); "
+            "quote names that YAML would read as numbers or as true and false"
         )
     share_C = np.array([stated[name] for name in classes], dtype=float)
     return share_C / share_C.sum()
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(map(repr, names[:MAX_NAMES])) + more

@@ -1,6 +1,5 @@
 """The sections of params.yaml on training, adaptation and the guard."""
 
-import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ Name = Annotated[str, Field(min_length=1, pattern=r"^\w[\w.\- ]*$")]
 Weight = Annotated[float, Field(ge=0)]
 BatchSize = Annotated[int, Field(ge=2)]
 WHERE, BLOCKS = r"^(last_block|backbone|all|blocks:.+)$", "blocks:"
+MAX_COUNT, ROUNDING = 1e12, 0.02  # of images of a class; of shares that add up to 1
 MIN_RANGE_STEPS = 40  # a range test on fewer takes noise for a fall (tasks.core.lr_range)
 
 
@@ -36,13 +36,28 @@ def with_a_number_per_class(given: Any) -> Any:
     """Names as words: YAML reads the class 7 as a number."""
     if given is None or given == "source":
         return given
-    are_numbers = isinstance(given, dict) and all(
-        type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in given.values()
-    )
-    if not are_numbers or not sum(given.values()):
-        allowed = "null (not known), source (as in the source) or a count or share per class, none below 0, not all 0"
-        raise PydanticCustomError("class_shares", "write {allowed}", {"allowed": allowed})
+    if problem := problem_of_shares(given):
+        form = "null (not known), source (as in the source) or a count or share per class, e.g. {cat: 30, dog: 10}"
+        raise PydanticCustomError("class_shares", "write {form}; {problem}", {"form": form, "problem": problem})
     return {str(name): float(value) for name, value in given.items()}
+
+
+def problem_of_shares(given: Any) -> str:
+    """In words; "" where each class has a number."""
+    if not isinstance(given, dict) or not given:
+        return "this names no class"
+    for name, value in given.items():
+        if type(value) not in (int, float) or not 0 <= value <= MAX_COUNT:
+            return f"{name!r}: {value!r} is no number from 0 to {MAX_COUNT:.0e}"
+    if len({str(name) for name in given}) < len(given):
+        return "a class stands there twice, once as a word and once as a number"
+    total = sum(given.values())
+    if not total:
+        return "not all can be 0"
+    are_shares = max(given.values()) <= 1 and any(type(value) is float for value in given.values())
+    if are_shares and abs(total - 1) > ROUNDING:
+        return f"these shares add up to {total:.3g}, not to 1"
+    return ""
 
 
 class HeadPhase(Section):

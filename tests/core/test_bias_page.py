@@ -350,6 +350,23 @@ def test_a_comparison_that_was_not_made_is_not_claimed() -> None:
     assert "6 target labels were there." in text
 
 
+def test_stated_class_shares_and_gates_are_told() -> None:
+    assert "params.yaml , and checked by nobody" not in of_all()[1]
+    facts = everything()
+    assert facts.pipeline is not None
+    guard = facts.pipeline.decision["guard"]
+    guard["class_shares"] = {"cat": 0.25, "dog": 0.75}
+    guard["gates"] = [
+        {"is_passed": passed, "reason": f"reason {k}"} for k, passed in enumerate((True, True, False, None))
+    ]
+    text = text_of(facts)
+    assert "checked by nobody: dog 75.0 %, cat 25.0 %." in text
+    assert "2 of 4 speak for the adapted model" in text
+    assert "✓ reason 0 ✓ reason 1 ✗ reason 2 ? reason 3" in text
+    guard["class_shares"] = {f"class {k:02}": k / 300 for k in range(25)}
+    assert "class 06 2.0 %, class 05 1.7 % and 5 more classes." in text_of(facts)
+
+
 def test_answers_that_no_longer_count_are_told() -> None:
     told = "3 answer(s) in data/given/labels.csv don't count"
     assert told not in of_all()[1]

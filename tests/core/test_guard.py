@@ -272,25 +272,55 @@ def test_a_part_that_gets_provably_worse_is_named() -> None:
     assert {row["part"]: row for row in by_part(adapted, source_, labels, part, 0.95)}["b"]["is_worse"]
 
 
+def mean_of(*p_C: float, n: int = 10_000) -> np.ndarray:
+    """(N, 3): so many images of which each says the same."""
+    return np.tile(p_C, (n, 1))
+
+
 def test_class_shares_are_compared_by_total_variation() -> None:
-    """Stated .5, .3, .2. Adapted says .4, .4, .2: half of .1 + .1; source-only .7, .2, .1: half of .2 + .1 + .1."""
-    adapted_NC, base_NC = np.array([[0.8, 0.0, 0.2], [0.0, 0.8, 0.2]]), np.array([[0.7, 0.2, 0.1]] * 2)
+    """Stated .5, .3, .2. Adapted says .35, .45, .2: half of .15 + .15; source-only .71, .19, .1: half of .21 + .11 + .1."""
+    adapted_NC, base_NC = np.vstack([mean_of(0.7, 0.1, 0.2), mean_of(0.0, 0.8, 0.2)]), mean_of(0.71, 0.19, 0.1)
     stated_C = np.array([0.5, 0.3, 0.2])
     gate = shares_gate(adapted_NC, base_NC, stated_C)
-    assert (gate.value, gate.limit, gate.is_passed) == (pytest.approx(0.1), pytest.approx(0.15), True)
+    assert (gate.value, gate.limit, gate.is_passed) == (pytest.approx(0.15), pytest.approx(0.16), True)
     assert shares_gate(base_NC, adapted_NC, stated_C).is_passed is False
     assert shares_gate(adapted_NC, adapted_NC, stated_C).is_passed is False
-    nearer = np.array([[0.46, 0.34, 0.2]])  # .04 off: .06 nearer than .1; .06 off is only .04 nearer
-    assert shares_gate(nearer, adapted_NC, stated_C).is_passed is True
-    assert shares_gate(np.array([[0.44, 0.36, 0.2]]), adapted_NC, stated_C).is_passed is False
+    far_NC = mean_of(0.8, 0.1, 0.1)  # .3 off: .05 nearer is .25
+    assert shares_gate(mean_of(0.74, 0.06, 0.2), far_NC, stated_C).is_passed is True
+    assert shares_gate(mean_of(0.76, 0.04, 0.2), far_NC, stated_C).is_passed is False
 
 
-def test_class_shares_of_no_image_agree_with_nothing() -> None:
-    nothing = np.zeros((0, 2))
-    assert shares_gate(nothing, nothing, np.array([0.5, 0.5])).is_passed is None
+@pytest.mark.parametrize("n", [400, 10_000])
+def test_as_near_as_chance_lets_it_is_near_enough(n: int) -> None:
+    """Two classes, half and half: twice √(.25 / (2 π n)), and .03; source-only is right on the shares."""
+    stated_C = np.array([0.5, 0.5])
+    limit = 2 * math.sqrt(0.25 / (2 * math.pi * n)) + 0.03
+    for away, is_passed in ((limit - 0.001, True), (limit + 0.001, False)):
+        gate = shares_gate(np.tile([0.5 + away, 0.5 - away], (n, 1)), np.tile(stated_C, (n, 1)), stated_C)
+        assert (gate.limit, gate.is_passed) == (pytest.approx(limit), is_passed)
+
+
+def test_chance_is_what_a_perfect_model_sees() -> None:
+    """Drawn 4,000 times: the mean distance of 150 true labels from the shares that they are drawn by; the limit is .03 more."""
+    stated_C, rng = np.array([0.4, 0.25, 0.2, 0.1, 0.05]), np.random.default_rng(0)
+    away = np.abs(rng.multinomial(150, stated_C, size=4000) / 150 - stated_C).sum(1).mean() / 2
+    base_NC = np.tile(stated_C, (150, 1))
+    assert shares_gate(base_NC, base_NC, stated_C).limit - 0.03 == pytest.approx(away, rel=0.02)
+
+
+def test_class_shares_of_few_images_agree_with_nothing() -> None:
+    """65 even classes: 65 √(1/65 · 64/65 / (2 π n)) = .1 at n = 64 · 100 / (2 π) = 1018.6."""
+    even = np.full(65, 1 / 65)
+    for n, is_passed in ((1018, None), (1019, True)):
+        said = np.tile(even, (n, 1))
+        assert shares_gate(said, said, even).is_passed is is_passed
+    reason = shares_gate(said[:1018], said[:1018], even).reason
+    assert reason == "1018 unlabelled held-out images are too few to see how frequent classes are: 1019 are needed"
+    nothing = np.zeros((0, 65))
+    assert shares_gate(nothing, nothing, even).is_passed is None
     verdict = decide(
         Evidence(100, 20, 0, 0, 0),
         settings(without_labels="gates"),
-        gates=[AGREES, shares_gate(nothing, nothing, np.ones(2))],
+        gates=[AGREES, shares_gate(nothing, nothing, even)],
     )
-    assert (verdict.decision, "can't be told" in verdict.reason) == (KEEP, True)
+    assert (verdict.decision, "0 unlabelled held-out images are too few" in verdict.reason) == (KEEP, True)

@@ -22,5 +22,13 @@ def test_what_nobody_knows_is_none() -> None:
 
 
 def test_every_class_needs_its_number() -> None:
-    with pytest.raises(ValueError, match=r"for each class of the source \(missing: bird, dog; no class: cow\)"):
+    with pytest.raises(
+        ValueError, match=r"for each class of the source \(missing: 'bird', 'dog'; no class: 'cow'\); quote"
+    ):
         stated_shares({"cat": 1, "cow": 2}, CLASSES, [])
+
+
+def test_a_sentence_names_ten_classes() -> None:
+    classes = [f"c{k:02}" for k in range(13)]
+    with pytest.raises(ValueError, match=r"missing: 'c00', .*'c09' and 2 more; no class: 'no'\)"):
+        stated_shares({"c12": 1, "no": 1}, classes, [])
