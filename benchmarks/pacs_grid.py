@@ -7,7 +7,7 @@ validation, the target 60 / 20 / 20 into unlabelled, held-out (choice and guard)
 half of a domain that few_labels.py's settings were never tested on. No decision sees a test label but the oracle's.
 
 Labels, shared out before any test accuracy was looked at. "0": ranks choose, gates alone may adopt, the class
-shares of the held-out images being known. "20 in all": ranks
+shares of the target domain being known. "20 in all": ranks
 choose, all 20 go to the guard, on disagreements. "10 a class": 70, of which 5 a class train, 15 random ones choose the
 method, and 20 the guard asks for on disagreements: random ones would mostly lie where both models agree. A share of
 adoptions is over 1,000 draws of the guard's labels, and "guarded" is the accuracy that these give on average.
@@ -87,6 +87,7 @@ class Run:
     y_val: np.ndarray
     y_held_out: np.ndarray
     prior_C: np.ndarray
+    target_prior_C: np.ndarray
 
 
 def main(n_seeds: int) -> None:
@@ -136,7 +137,9 @@ def runs_of(pictures: Pictures, pair: tuple[str, str], seed: int) -> Iterator[Ru
     without = told_by_all(pictures, places)
     y_val, y_held_out = pictures.y_N[places.source_val], pictures.y_N[places.held_out]
     prior_C = np.bincount(pictures.y_N[places.draw.source], minlength=pictures.n_classes) / len(places.draw.source)
-    run = Run(pair, seed, NONE, without, y_val, y_held_out, prior_C)
+    y_T = pictures.y_N[pictures.domain_N == pair[1]]
+    target_prior_C = np.bincount(y_T, minlength=pictures.n_classes) / len(y_T)
+    run = Run(pair, seed, NONE, without, y_val, y_held_out, prior_C, target_prior_C)
     yield run
     yield replace(run, budget=ALL_TO_GUARD)
     pool, y_pool = places.draw.unlabelled, pictures.y_N[places.draw.unlabelled]
@@ -204,8 +207,7 @@ def judged(run: Run, view: str, rule: Rule) -> list[dict[str, Any]]:
     for name, told in run.told.items():
         gates = adoption_gates(scored[name], scored[SOURCE_ONLY], n_classes)
         if run.budget == NONE:
-            known_C = np.bincount(run.y_held_out, minlength=len(run.prior_C)) / len(run.y_held_out)
-            gates.append(shares_gate(told.held_out, run.told[SOURCE_ONLY].held_out, known_C))
+            gates.append(shares_gate(told.held_out, run.told[SOURCE_ONLY].held_out, run.target_prior_C))
         gain = paired_gain(told.test_right, base_right, CONFIDENCE)
         rows.append({
             "pair": " to ".join(run.pair), "budget": run.budget, "view": view, "seed": run.seed, "method": name,

@@ -47,11 +47,11 @@ def main() -> None:
     rows = rows.assign(label="", source_only=said[SOURCE_ONLY], adapted=said[method], asked_of=pair)
     drawn, answers = labels_of_guard(rows, classes, pair)
     lists = Lists.of(rows, drawn, answers, n=params.guard_adaptation.n_to_label, seed=params.seed)
-    source_labels = list(manifest.loc[manifest["domain"] == "source", "label"])
-    stated_C = stated_shares(params.guard_adaptation.class_shares, classes, source_labels)
-    gates = gates_of(decision["method"], held_out, classes, stated_C)
+    source_labels = part(manifest, "source", "train", "val")["label"]
+    stated_C = stated_shares(params.guard_adaptation.class_shares, classes, list(source_labels))
+    gates = [] if method == SOURCE_ONLY else gates_of(decision["method"], held_out, classes, stated_C)
     adoption = judged(rows, guess, lists, decision, gates, params)
-    if stated_C is not None:
+    if gates and stated_C is not None:
         adoption["guard"]["class_shares"] = dict(zip(classes, stated_C.round(4).tolist(), strict=True))
     asked = lists.waiting[TO_LABEL_COLUMNS]
     if void := void_answers(pair):
@@ -197,7 +197,7 @@ def gates_of(
 ) -> list[Gate]:
     """What must agree on the chosen method before less evidence than usual is enough, from the stored figures.
 
-    Only images that nobody has labelled say how frequent classes are: labelled ones may be picked by class.
+    Only images that came without a label say how frequent classes are: labelled ones may be picked by class.
     """
     scored = {candidate.name: candidate for candidate in scored_of(choice)}
     gates = adoption_gates(scored[choice["chosen"]], scored[SOURCE_ONLY], choice["n_source_classes"])

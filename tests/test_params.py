@@ -317,8 +317,8 @@ def test_every_method_may_be_left_out(told: Callable[..., str], name: str) -> No
         ("guard_adaptation.class_shares", {"a": 0.7, "b": 0.03}, "; these shares add up to 0.73, not to 1"),
         (
             "guard_adaptation.class_shares",
-            {1: 2, "1": 3},
-            "; a class stands there twice, once as a word and once as a number",
+            {0: 2, "other": 3},
+            "; some names are words, others numbers or true and false: quote all of them",
         ),
     ],
 )

@@ -180,15 +180,18 @@ def shares_gate(adapted_NC: np.ndarray, base_NC: np.ndarray, stated_C: np.ndarra
     """
     n, spread = len(base_NC), float(np.sqrt(stated_C * (1 - stated_C) / (2 * np.pi)).sum())
     if not n or spread / np.sqrt(n) > MAX_CHANCE:
-        needed = int(np.ceil((spread / MAX_CHANCE) ** 2))
-        why = f"{n} unlabelled held-out images are too few to see how frequent classes are: {needed} are needed"
+        needed = max(int(np.ceil((spread / MAX_CHANCE) ** 2)), 1)
+        why = (
+            f"{n} held-out images that came without a label are too few to see how frequent classes are: {needed} are needed "
+            "(validate_data.splits.target_holdout_share)"
+        )
         return Gate("class_shares", None, MAX_CHANCE, None, why)
     adapted, base = (float(0.5 * np.abs(p_NC.mean(0) - stated_C).sum()) for p_NC in (adapted_NC, base_NC))
     limit = max(base - MIN_NEARER, spread / float(np.sqrt(n)) + MAX_BEYOND_CHANCE)
     return Gate(
         "class_shares", adapted, limit, adapted <= limit,
-        f"over {n} unlabelled held-out images the adapted model's class shares lie {adapted:.3f} from the stated ones, "
-        f"source-only's {base:.3f}: at most {limit:.3f} is asked",
+        f"over {n} held-out images that came without a label the adapted model's class shares lie {adapted:.3f} from the "
+        f"stated ones, source-only's {base:.3f}: at most {limit:.3f} is asked",
     )  # fmt: skip
 
 

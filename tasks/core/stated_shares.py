@@ -3,6 +3,7 @@
 Axis C: classes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ def stated_shares(
     if stated is None:
         return None
     if isinstance(stated, str):
-        count_C = np.array([list(source_labels).count(name) for name in classes], dtype=float)
+        n_of = Counter(source_labels)
+        count_C = np.array([n_of[name] for name in classes], dtype=float)
         return count_C / count_C.sum()
     missing, unknown = sorted(set(classes) - set(stated)), sorted(set(stated) - set(classes))
     if missing or unknown:

@@ -279,7 +279,10 @@ def mean_of(*p_C: float, n: int = 10_000) -> np.ndarray:
 
 def test_class_shares_are_compared_by_total_variation() -> None:
     """Stated .5, .3, .2. Adapted says .35, .45, .2: half of .15 + .15; source-only .71, .19, .1: half of .21 + .11 + .1."""
-    adapted_NC, base_NC = np.vstack([mean_of(0.7, 0.1, 0.2), mean_of(0.0, 0.8, 0.2)]), mean_of(0.71, 0.19, 0.1)
+    adapted_NC, base_NC = (
+        np.vstack([mean_of(0.7, 0.1, 0.2, n=5000), mean_of(0.0, 0.8, 0.2, n=5000)]),
+        mean_of(0.71, 0.19, 0.1),
+    )
     stated_C = np.array([0.5, 0.3, 0.2])
     gate = shares_gate(adapted_NC, base_NC, stated_C)
     assert (gate.value, gate.limit, gate.is_passed) == (pytest.approx(0.15), pytest.approx(0.16), True)
@@ -315,7 +318,10 @@ def test_class_shares_of_few_images_agree_with_nothing() -> None:
         said = np.tile(even, (n, 1))
         assert shares_gate(said, said, even).is_passed is is_passed
     reason = shares_gate(said[:1018], said[:1018], even).reason
-    assert reason == "1018 unlabelled held-out images are too few to see how frequent classes are: 1019 are needed"
+    assert reason == (
+        "1018 held-out images that came without a label are too few to see how frequent classes are: 1019 are needed "
+        "(validate_data.splits.target_holdout_share)"
+    )
     nothing = np.zeros((0, 65))
     assert shares_gate(nothing, nothing, even).is_passed is None
     verdict = decide(
@@ -323,4 +329,7 @@ def test_class_shares_of_few_images_agree_with_nothing() -> None:
         settings(without_labels="gates"),
         gates=[AGREES, shares_gate(nothing, nothing, even)],
     )
-    assert (verdict.decision, "0 unlabelled held-out images are too few" in verdict.reason) == (KEEP, True)
+    assert (verdict.decision, "0 held-out images that came without a label are too few" in verdict.reason) == (
+        KEEP,
+        True,
+    )

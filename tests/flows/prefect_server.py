@@ -44,11 +44,11 @@ def process(command: list[str], folder: Path, environment: dict[str, str], log: 
         started.wait()
 
 
-def in_new_process(*command: str, environment: dict[str, str]) -> str:
-    """What Python prints for that command. Prefect reads its settings while it is imported: this process may have read others."""
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+def in_new_process(*command: str, environment: dict[str, str]) -> None:
+    """Runs Python with these arguments. Prefect reads its settings while it is imported: this process may have read others."""
+    python = [sys.executable, *command]
+    done = subprocess.run(python, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def free_port() -> int:
